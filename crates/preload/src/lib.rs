@@ -1,0 +1,1 @@
+//! Preload library for QEMU.
