@@ -1,0 +1,25 @@
+# make demo: the main job on a real VM.   make test: everything.   Both set up what is missing.
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+
+.PHONY: demo test check bench vectors setup generate
+
+setup:
+	@sh scripts/setup.sh
+
+demo:
+	@version=$$(sh scripts/setup.sh) && node scripts/demo.ts "$$version"
+
+test:
+	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" node scripts/test.ts
+
+bench:
+	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" node bench/main.ts
+
+check:
+	@sh scripts/setup.sh --check-only && node scripts/check.ts
+
+vectors:
+	@sh scripts/setup.sh --check-only && node scripts/test.ts --only vectors
+
+generate:
+	@buf generate

@@ -1,0 +1,42 @@
+/** The host agent's configuration: everything comes from the environment, checked once at the start. */
+import os from 'node:os';
+import { z } from 'zod';
+
+const schema = z.object({
+  /** Builds, heads, sandboxes' disks; survives a reboot. */
+  THAW_DATA: z.string().startsWith('/').default('/var/lib/thaw'),
+  /** Sockets and state of what runs now. */
+  THAW_RUN: z.string().startsWith('/').default('/run/thaw'),
+  /** The installed version this process runs from. */
+  THAW_VERSION_DIR: z.string().startsWith('/'),
+  /** The interface guests reach the internet by; the default route's unless given. */
+  THAW_UPLINK: z.string().min(1).optional(),
+  /** Network slots kept ready; 0 keeps none. */
+  THAW_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
+  THAW_VMM: z.enum(['auto', 'qemu']).default('auto'),
+  THAW_DIRTY: z.enum(['auto', 'scan', 'compare']).default('auto'),
+  THAW_UID_BASE: z.coerce.number().int().min(65536).default(700000),
+  THAW_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
+});
+
+export type Config = ReturnType<typeof readConfig>;
+
+/** Throws with every wrong variable named. */
+export function readConfig(env: NodeJS.ProcessEnv) {
+  const parsed = schema.safeParse(env);
+  if (!parsed.success) throw new Error(`wrong configuration\n${z.prettifyError(parsed.error)}`);
+  const value = parsed.data;
+  return {
+    data: value.THAW_DATA,
+    run: value.THAW_RUN,
+    versionDir: value.THAW_VERSION_DIR,
+    uplink: value.THAW_UPLINK,
+    slotPool: value.THAW_SLOT_POOL,
+    vmm: value.THAW_VMM,
+    tracker: value.THAW_DIRTY,
+    uidBase: value.THAW_UID_BASE,
+    logLevel: value.THAW_LOG_LEVEL,
+    vcpusMax: Math.min(32, os.availableParallelism()),
+    memoryMbMax: Math.floor(os.totalmem() / 2 ** 20),
+  };
+}

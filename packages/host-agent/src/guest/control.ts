@@ -1,0 +1,96 @@
+/**
+ * The guest agent's control port: what happens to a VM's identity around a boot, a pause and a restore.
+ * Each call may be repeated: the guest applies an `/init` once for each counter.
+ */
+import http from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ThawError } from '@thaw/api';
+import { CONTROL_PORT } from './guest.ts';
+
+export interface Identity {
+  /** Grows with each start of the VM; a counter that the guest has seen changes nothing. */
+  counter: number;
+  sandboxId: string;
+  templateId: string;
+  accessToken: string;
+  envVars: Record<string, string>;
+  hostname: string;
+  /** 32 hex digits. */
+  machineId: string;
+  /** 64 random bytes, base64. */
+  entropy: string;
+  defaultUser: string;
+  defaultWorkdir: string;
+}
+
+interface Answer {
+  status: number;
+  body: string;
+}
+
+function post(host: string, path: string, body: unknown, timeoutMs: number): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const payload = Buffer.from(JSON.stringify(body));
+    const request = http.request(
+      {
+        host,
+        port: CONTROL_PORT,
+        path,
+        method: 'POST',
+        agent: false,
+        signal: AbortSignal.timeout(timeoutMs),
+        headers: { 'content-type': 'application/json', 'content-length': payload.length },
+      },
+      (response) => {
+        let text = '';
+        response.setEncoding('utf8');
+        response.on('data', (chunk: string) => {
+          if (text.length < 65536) text += chunk;
+        });
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, body: text }));
+        response.on('error', reject);
+      },
+    );
+    request.on('error', reject);
+    request.end(payload);
+  });
+}
+
+/**
+ * Gives the VM its identity, entropy and clock; its users' processes run only afterwards. Tries until
+ * `deadlineMs` (from now) is over: a VM that is still starting answers late or not at all.
+ */
+export async function init(host: string, identity: Identity, deadlineMs: number): Promise<void> {
+  const deadline = performance.now() + deadlineMs;
+  for (let tryMs = 150; ; tryMs = Math.min(tryMs * 2, 2000)) {
+    const left = deadline - performance.now();
+    if (left <= 0) throw new ThawError('timeout', 'the guest did not answer in time');
+    const failure = await post(
+      host,
+      '/init',
+      { ...identity, timestamp: new Date().toISOString() },
+      Math.max(1, Math.min(tryMs, left)),
+    ).catch((error: Error) => error);
+    if (!(failure instanceof Error)) {
+      if (failure.status === 204) return;
+      throw new ThawError('agent_error', 'the guest refused its identity', { cause: failure });
+    }
+    await sleep(5);
+  }
+}
+
+/** Syncs the guest's disk and freezes its users' processes; false when it did not manage in `timeoutMs`. */
+export async function prepare(host: string, timeoutMs: number): Promise<boolean> {
+  try {
+    const answer = await post(host, '/prepare', {}, timeoutMs);
+    return answer.status === 200 && (JSON.parse(answer.body) as { frozen?: boolean }).frozen === true;
+  } catch {
+    return false;
+  }
+}
+
+/** Lets the users' processes go on with the right time. */
+export async function thaw(host: string, timeoutMs: number): Promise<void> {
+  const answer = await post(host, '/thaw', { timestamp: new Date().toISOString() }, timeoutMs);
+  if (answer.status !== 204) throw new ThawError('agent_error', 'the guest did not thaw', { cause: answer });
+}

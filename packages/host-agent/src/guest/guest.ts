@@ -1,0 +1,53 @@
+/**
+ * One VM's guest agent as the host sees it: process calls and files on port 49983, control on 49982.
+ * Every VM has a client of its own: a connection pool shared between VMs would reach the wrong one when an
+ * address is used again.
+ */
+import http from 'node:http';
+import { type Client, createClient, type Interceptor } from '@connectrpc/connect';
+import { createConnectTransport } from '@connectrpc/connect-node';
+import { Process } from '../gen/process_pb.ts';
+
+export const GUEST_PORT = 49983;
+export const CONTROL_PORT = 49982;
+
+export class Guest {
+  readonly host: string;
+  readonly agent: http.Agent;
+  readonly processes: Client<typeof Process>;
+  readonly #token: string;
+
+  constructor(host: string, token: string) {
+    this.host = host;
+    this.#token = token;
+    this.agent = new http.Agent({ keepAlive: true, maxSockets: 256 });
+    const authorize: Interceptor = (next) => (request) => {
+      request.header.set('X-Access-Token', token);
+      return next(request);
+    };
+    this.processes = createClient(
+      Process,
+      createConnectTransport({
+        baseUrl: `http://${host}:${GUEST_PORT}`,
+        httpVersion: '1.1',
+        useBinaryFormat: false,
+        interceptors: [authorize],
+        nodeOptions: { agent: this.agent },
+      }),
+    );
+  }
+
+  get headers(): Record<string, string> {
+    return { 'X-Access-Token': this.#token };
+  }
+
+  /** Ends every connection; calls still open fail. */
+  close(): void {
+    this.agent.destroy();
+  }
+}
+
+/** The Basic header by which the guest agent is told the Unix user; empty means the agent's default user. */
+export function userHeader(user: string): Record<string, string> {
+  return user === '' ? {} : { Authorization: `Basic ${Buffer.from(`${user}:`).toString('base64')}` };
+}

@@ -1,0 +1,39 @@
+/** Where one sandbox's files are on the host. */
+import path from 'node:path';
+
+export class SandboxPaths {
+  readonly data: string;
+  readonly run: string;
+
+  constructor(roots: { data: string; run: string }, id: string) {
+    this.data = path.join(roots.data, 'sandboxes', id);
+    this.run = path.join(roots.run, 'sandboxes', id);
+  }
+
+  /** What the host knows of the sandbox besides its head. */
+  get record(): string {
+    return path.join(this.data, 'sandbox.json');
+  }
+
+  get disk(): string {
+    return path.join(this.data, 'disk');
+  }
+
+  /** The writable layer of a run and the blocks in it that became zero. */
+  top(name: string): { data: string; zeros: string } {
+    return { data: path.join(this.disk, `${name}.top`), zeros: path.join(this.disk, `${name}.zeros`) };
+  }
+
+  /** The folder that the VMM's user owns: sockets of the VMM and of the pager. */
+  get vmm(): string {
+    return path.join(this.run, 'vmm');
+  }
+
+  get pagerState(): string {
+    return path.join(this.run, 'pager.state');
+  }
+}
+
+export function sandboxesDir(root: string): string {
+  return path.join(root, 'sandboxes');
+}

@@ -1,0 +1,107 @@
+/**
+ * Runs every suite and ends with one line: `N passed, N failed`. Unit tests run side by side, the ones on real
+ * VMs one after another: they share the machine's two cores.
+ *
+ *   node scripts/test.ts [--only vectors|unit|rust|e2e] [--filter TEXT]
+ */
+import { spawn } from 'node:child_process';
+import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+
+interface Counts {
+  passed: number;
+  failed: number;
+}
+
+const { values } = parseArgs({ options: { only: { type: 'string' }, filter: { type: 'string' } } });
+const root = path.join(import.meta.dirname, '..');
+process.chdir(root);
+
+const target = 'x86_64-unknown-linux-musl';
+const scratch = mkdtempSync(path.join(os.tmpdir(), 'thaw-test-'));
+
+function run(command: string, args: string[], onOutput: (text: string) => void): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      process.stdout.write(text);
+      onOutput(text);
+    });
+    child.on('error', reject);
+    child.on('close', (code) => resolve(code ?? 1));
+  });
+}
+
+/** Cargo's summary lines, one for each test binary. A build that fails counts as one failure. */
+async function rust(args: string[]): Promise<Counts> {
+  const counts = { passed: 0, failed: 0 };
+  let output = '';
+  const code = await run('cargo', ['test', '--release', '--locked', '--no-fail-fast', ...args], (text) => {
+    output += text;
+  });
+  for (const [, passed, failed] of output.matchAll(/^test result: .*? (\d+) passed; (\d+) failed/gm)) {
+    counts.passed += Number(passed);
+    counts.failed += Number(failed);
+  }
+  if (code !== 0 && counts.failed === 0) counts.failed = 1;
+  return counts;
+}
+
+/** Node's test runner over `files`; its totals are read from a TAP copy of the report. */
+async function node(files: string[], concurrency: number): Promise<Counts> {
+  const chosen = files.filter((file) => file.includes(values.filter ?? ''));
+  if (chosen.length === 0) return { passed: 0, failed: 0 };
+  const tap = path.join(scratch, `${concurrency}-${chosen.length}.tap`);
+  const code = await run(
+    process.execPath,
+    [
+      '--test',
+      `--test-concurrency=${concurrency}`,
+      '--test-reporter=spec',
+      '--test-reporter-destination=stdout',
+      '--test-reporter=tap',
+      `--test-reporter-destination=${tap}`,
+      ...chosen,
+    ],
+    () => {},
+  );
+  const report = readFileSync(tap, 'utf8');
+  const total = (name: string) => Number(report.match(new RegExp(`^# ${name} (\\d+)$`, 'm'))?.[1] ?? 0);
+  const counts = { passed: total('pass'), failed: total('fail') + total('cancelled') };
+  if (code !== 0 && counts.failed === 0) counts.failed = 1;
+  return counts;
+}
+
+const suites: Record<string, () => Promise<Counts>> = {
+  vectors: async () => {
+    const typescript = await node(globSync('packages/snapshot/src/**/vectors.test.ts'), 1);
+    const read = await rust(['--target', target, '-p', 'thaw-snapshot', '--test', 'vectors']);
+    return { passed: typescript.passed + read.passed, failed: typescript.failed + read.failed };
+  },
+  unit: () =>
+    node(globSync(['packages/*/src/**/*.test.ts', 'scripts/*.test.ts', 'guest/*.test.ts']).sort(), 2),
+  rust: () => rust(['--target', target, '--workspace', '--exclude', 'thaw-preload']),
+  e2e: () => node(globSync('tests/**/*.test.ts').sort(), 1),
+};
+
+const names = values.only === undefined ? ['unit', 'rust', 'e2e'] : [values.only];
+const counts: Counts = { passed: 0, failed: 0 };
+try {
+  for (const name of names) {
+    const suite = suites[name];
+    if (suite === undefined) throw new Error(`no suite called ${name}: ${Object.keys(suites).join(', ')}`);
+    console.log(`\n== ${name}`);
+    const started = performance.now();
+    const result = await suite();
+    counts.passed += result.passed;
+    counts.failed += result.failed;
+    const seconds = ((performance.now() - started) / 1000).toFixed(1);
+    console.log(`== ${name}: ${result.passed} passed, ${result.failed} failed in ${seconds} s`);
+  }
+} finally {
+  rmSync(scratch, { recursive: true, force: true });
+}
+console.log(`\n${counts.passed} passed, ${counts.failed} failed`);
+process.exitCode = counts.failed === 0 && counts.passed > 0 ? 0 : 1;
