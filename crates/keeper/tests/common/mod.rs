@@ -57,17 +57,18 @@ pub fn pid_of(result: &Value) -> u32 {
 }
 
 pub fn spawn_keeper(dir: &Path) -> (Child, Client) {
-    let mut process =
+    let process =
         Command::new(env!("CARGO_BIN_EXE_thaw-keeper")).arg(dir).stdin(Stdio::null()).spawn().unwrap();
+    let client = Client::new(await_socket(&dir.join("keeper.sock")));
+    (process, client)
+}
+
+fn await_socket(path: &Path) -> UnixStream {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        if let Ok(stream) = UnixStream::connect(dir.join("keeper.sock")) {
-            return (process, Client::new(stream));
-        }
-        if Instant::now() > deadline {
-            process.kill().unwrap();
-            process.wait().unwrap();
-            panic!("no keeper");
+        match UnixStream::connect(path) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(Instant::now() < deadline, "no keeper: {error}"),
         }
         std::thread::sleep(Duration::from_millis(2));
     }
