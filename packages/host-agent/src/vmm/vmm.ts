@@ -1,0 +1,165 @@
+/**
+ * What the host agent needs of a virtual machine monitor. One contract suite (`contract.ts`) runs against every
+ * implementation.
+ *
+ *   boot ─┐                    ┌─ save ─► stopped ─► …
+ *         ├─► running ─ stop ─► stopped ─ goOn ─► running        any ─ kill ─► gone
+ *   restore ┘
+ *
+ * A call that takes too long kills the VM: a monitor in an unknown state is never asked again.
+ */
+import type { Exit, Keeper } from '../keeper/keeper.ts';
+
+export type VmmKind = 'qemu' | 'fake';
+export type Accelerator = 'kvm' | 'tcg' | 'none';
+export type Isolation = 'hardware-vm' | 'emulated';
+
+/** What a snapshot depends on besides the guest: it is restored only where these are the same. */
+export interface VmmInfo {
+  vmm: VmmKind;
+  /** major.minor of the monitor. */
+  version: string;
+  machine: string;
+  cpuModel: string;
+  accelerator: Accelerator;
+  isolation: Isolation;
+  /** Rate of the time stamp counter that guests see. */
+  tscKhz: number;
+}
+
+/** How a VM's pages come in, and how its written ones are found. */
+export type Backend = 'uffd';
+export type Tracker = 'scan' | 'compare';
+
+/** A header file and, by build id, the data file of every build it names. All are host paths. */
+export interface Chain {
+  header: string;
+  builds: Record<string, string>;
+}
+
+/** The writable layer of a disk: data and the map of blocks that became zero. */
+export interface Layer {
+  data: string;
+  zeros: string;
+}
+
+export interface DiskSpec {
+  sizeBytes: number;
+  /** Both files are made new. */
+  top: Layer;
+  /** What lies under the top; nothing for an empty disk. */
+  base?: Chain;
+  /** Enlarge the file system to `sizeBytes` before the VM starts. */
+  grow?: boolean;
+}
+
+interface VmSpec {
+  /** Just started; its jail not built yet. */
+  keeper: Keeper;
+  /** One user each, used by no other sandbox. */
+  uids: { vmm: number; pager: number; blockstore: number };
+  /** Path of the network namespace with the tap. */
+  netns: string;
+  tapName: string;
+  vcpus: number;
+  memoryMb: number;
+  /** Host paths. A restore needs the files of the boot. */
+  kernel: string;
+  initramfs: string;
+  /** More kernel parameters, for the guest's init. */
+  cmdline: string[];
+  disk: DiskSpec;
+  tracker: 'auto' | Tracker;
+  /** Where the pager keeps what a replacement needs to know; under the run folder. */
+  pagerState: string;
+}
+
+export interface BootSpec extends VmSpec {
+  kind: 'boot';
+}
+
+export interface RestoreSpec extends VmSpec {
+  kind: 'restore';
+  memory: Chain;
+  /** Device state, as `save` wrote it. */
+  vmstate: string;
+}
+
+/** Chooses and starts VMs; one for the whole host agent. */
+export interface VmmKit {
+  readonly info: VmmInfo;
+  /** A VM whose kernel has just been started. When it throws, nothing of the VM runs. */
+  boot(spec: BootSpec): Promise<Vm>;
+  /** A VM that runs on from its device state. When it throws, nothing of the VM runs. */
+  restore(spec: RestoreSpec): Promise<Vm>;
+}
+
+export interface Vm {
+  readonly info: VmmInfo;
+  readonly memory: Memory;
+  readonly disk: Disk;
+  /** Resolves when the VMM has ended, whatever the reason. */
+  readonly gone: Promise<Exit>;
+  /** Process id of the VMM. */
+  readonly pid: number;
+  stop(): Promise<void>;
+  /** Writes the device state of a stopped VM into a new file. */
+  save(file: string): Promise<Saved>;
+  goOn(): Promise<void>;
+  /** Ends the VMM at once; returns when it is gone. */
+  kill(): Promise<void>;
+  /** The last output of the guest's console and of the VMM. */
+  console(): Promise<string>;
+}
+
+export interface Saved {
+  vmstateBytes: number;
+  ms: number;
+}
+
+/** A VM's memory: the pager. */
+export interface Memory {
+  readonly backend: Backend;
+  readonly tracker: Tracker;
+  /** Writes the dirty blocks of a stopped VM, packed, and the list of runs (24-byte records); both files are new. */
+  dump(files: { memfile: string; runs: string }): Promise<Dumped>;
+  /** The dump is sealed: pages come from `chain` from now on, and the dirty set is forgotten. */
+  commit(chain: Chain): Promise<void>;
+  /** The dump is void: its dirty set is part of the next one. */
+  abort(): Promise<void>;
+  stats(): Promise<MemoryStats>;
+}
+
+export interface Dumped {
+  storedBytes: number;
+  zeroBytes: number;
+  readBytes: number;
+  scanUs: number;
+  copyUs: number;
+}
+
+export interface MemoryStats {
+  faults: number;
+  pagesFaulted: number;
+  bytesCopied: number;
+  bytesZeroed: number;
+  bytesByBuild: Record<string, number>;
+  latencyUs: { p50: number; p90: number; p99: number; max: number; buckets: [number, number][] };
+  removedPages: number;
+  readFrozenBytes: number;
+  tracker: string;
+  residentBytes: number;
+}
+
+/** A VM's disk: the block store. */
+export interface Disk {
+  /** Everything the guest was told is written is on the host's disk. */
+  flush(): Promise<void>;
+  /** The top becomes a layer to be sealed and `top` (new files) takes the writes; `runs` lists the layer's blocks. */
+  rotate(top: Layer, runs: string): Promise<{ storedBytes: number; zeroBytes: number }>;
+  /** The layer is sealed and part of `chain`. */
+  commit(chain: Chain): Promise<void>;
+  /** The layer is the top again; the caller removes the files of the new one. */
+  abort(): Promise<void>;
+  stats(): Promise<Record<string, unknown>>;
+}
