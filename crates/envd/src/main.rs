@@ -1,1 +1,68 @@
-fn main() {}
+//! The guest agent: runs programs and moves files for the host, inside the VM.
+//!
+//! Two ports. 49983 speaks the E2B guest protocol (Connect with JSON, and plain HTTP for files); it is closed until
+//! the host has given the VM an identity. 49982 is the host's alone: identity after a boot or a restore, freezing
+//! before a snapshot. One thread, and nothing that ticks: an idle agent dirties no memory.
+
+mod agent;
+mod args;
+mod body;
+mod cgroup;
+mod control;
+mod files;
+mod gate;
+mod guest;
+mod http_error;
+mod kernel;
+mod listen;
+mod metrics;
+mod process;
+mod rpc;
+mod token;
+mod user;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use agent::Agent;
+use args::Args;
+
+fn main() -> ExitCode {
+    let args = match Args::parse(std::env::args().skip(1)) {
+        Ok(args) => args,
+        Err(message) => {
+            eprintln!("thaw-envd: {message}");
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(32)
+        .thread_stack_size(256 * 1024)
+        .build();
+    let result = runtime.and_then(|runtime| runtime.block_on(run(args)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("thaw-envd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> std::io::Result<()> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    if !args.dev {
+        kernel::protect_from_oom();
+    }
+    let guest = listen::guest(&args)?;
+    let control = listen::control(&args)?;
+    // Tests start the agent on ports of the kernel's choice and read them here.
+    println!("listening {} {}", guest.local_addr()?.port(), control.local_addr()?.port());
+
+    let agent = Arc::new(Agent::new(args));
+    let control = tokio::spawn(control::serve(control, agent.clone()));
+    guest::serve(guest, agent).await;
+    control.abort();
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! `POST /init`: the identity of a VM that was booted or restored. Everything is applied before any process of the
+//! VM's users runs again, and before port 49983 answers.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use hyper::{Response, StatusCode};
+use serde::Deserialize;
+
+use super::{explain, timestamp};
+use crate::agent::{Agent, Identity};
+use crate::body::{self, Body};
+use crate::http_error::HttpError;
+use crate::kernel;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Init {
+    /// Grows with each start of the VM. One that is not above the last changes nothing.
+    counter: u64,
+    /// RFC 3339.
+    timestamp: String,
+    /// 64 bytes in base64.
+    entropy: String,
+    sandbox_id: String,
+    template_id: String,
+    access_token: Option<String>,
+    env_vars: Option<BTreeMap<String, String>>,
+    hostname: Option<String>,
+    machine_id: Option<String>,
+    default_user: Option<String>,
+    default_workdir: Option<String>,
+}
+
+/// 204, or 400 for a body that makes no sense; after 500 the VM stays closed and frozen.
+pub async fn init(agent: &Agent, init: Init) -> Result<Response<Body>, HttpError> {
+    let _one_at_a_time = agent.transition.lock().await;
+    if agent.identity().counter.is_some_and(|last| init.counter <= last) {
+        return Ok(body::empty(StatusCode::NO_CONTENT));
+    }
+    let time = timestamp(&init.timestamp)?;
+    let entropy = BASE64_STANDARD.decode(&init.entropy).ok().and_then(|bytes| bytes.try_into().ok());
+    let entropy = entropy.ok_or_else(|| HttpError::bad_request("entropy is not 64 bytes in base64"))?;
+    if init.hostname.as_deref().is_some_and(|name| !kernel::is_hostname(name)) {
+        return Err(HttpError::bad_request("hostname is not a host name"));
+    }
+    if init.machine_id.as_deref().is_some_and(|id| !kernel::is_machine_id(id)) {
+        return Err(HttpError::bad_request("machineId is not 32 hexadecimal digits"));
+    }
+
+    agent.gate.renew();
+    if !agent.args.dev {
+        kernel::add_entropy(&entropy).map_err(explain("entropy"))?;
+        kernel::set_clock(time).map_err(explain("clock"))?;
+        if let Some(name) = &init.hostname {
+            rustix::system::sethostname(name.as_bytes()).map_err(|e| explain("hostname")(e.into()))?;
+        }
+    }
+    kernel::write_identity_files(&agent.args.root, init.hostname.as_deref(), init.machine_id.as_deref());
+    agent.set_identity(identity(init));
+    if let Some(cgroup) = &agent.cgroup {
+        cgroup.thaw().map_err(explain("thaw"))?;
+    }
+    agent.gate.open();
+    Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
+fn identity(init: Init) -> Identity {
+    let mut env = init.env_vars.unwrap_or_default();
+    env.insert("E2B_SANDBOX".into(), "true".into());
+    env.insert("E2B_SANDBOX_ID".into(), init.sandbox_id);
+    env.insert("E2B_TEMPLATE_ID".into(), init.template_id);
+    let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+    Identity {
+        counter: Some(init.counter),
+        token: some(init.access_token),
+        env,
+        default_user: some(init.default_user),
+        default_workdir: some(init.default_workdir),
+    }
+}

@@ -1,0 +1,68 @@
+//! Opening files for others: never a pipe or a device, and new directories belong to the user.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use crate::user::User;
+
+/// A regular file for reading, and its size, which is 0 for files that the kernel makes up.
+pub fn for_reading(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    let found = file.metadata()?;
+    check_kind(&found)?;
+    Ok((file, found.len()))
+}
+
+/// A regular file for writing, emptied in place or new, with the directories above it.
+pub fn for_writing(path: &Path, user: &User) -> io::Result<File> {
+    if let Some(parent) = path.parent() {
+        make_directories(parent, user)?;
+    }
+    // Looked at first: opening a device can have effects, and a missing reader of a pipe is an odd error.
+    if let Ok(found) = fs::metadata(path) {
+        check_kind(&found)?;
+    }
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o666)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(path)?;
+    check_kind(&file.metadata()?)?;
+    rustix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
+    Ok(file)
+}
+
+fn check_kind(found: &fs::Metadata) -> io::Result<()> {
+    if found.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    match found.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+}
+
+/// Makes the missing ones of `directory` and those above it, for the user.
+pub fn make_directories(directory: &Path, user: &User) -> io::Result<()> {
+    match fs::metadata(directory) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(_) => {}
+    }
+    if let Some(parent) = directory.parent() {
+        make_directories(parent, user)?;
+    }
+    match fs::DirBuilder::new().mode(0o755).create(directory) {
+        Ok(()) => Ok(rustix::fs::chown(directory, Some(user.uid), Some(user.gid))?),
+        // Another upload was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,97 @@
+//! The wall clock.
+
+use std::io;
+
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+
+/// Nanoseconds since 1970, UTC.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timestamp(pub i128);
+
+const SECOND: i128 = 1_000_000_000;
+/// A step that is not worth the surprise: what a message from the host takes to arrive.
+const BEHIND_MAX: i128 = SECOND / 50;
+const AHEAD_MAX: i128 = SECOND / 2;
+
+impl Timestamp {
+    /// RFC 3339 with any number of decimals and any offset.
+    pub fn parse(text: &str) -> Option<Timestamp> {
+        let (date, time) = text.split_once(['T', 't', ' '])?;
+        let (time, offset) = split_offset(time)?;
+        let [year, month, day] = numbers(date, '-')?;
+        let (time, decimals) = time.split_once('.').unwrap_or((time, "0"));
+        let [hour, minute, second] = numbers(time, ':')?;
+        let valid =
+            (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+        if !valid || year < 1970 || decimals.is_empty() || !decimals.bytes().all(|c| c.is_ascii_digit()) {
+            return None;
+        }
+        let nanoseconds: i128 = format!("{decimals:0<9}")[..9].parse().ok()?;
+        let seconds =
+            days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
+        Some(Timestamp(i128::from(seconds) * SECOND + nanoseconds))
+    }
+}
+
+fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
+    let mut parts = text
+        .split(separator)
+        .map(|part| part.bytes().all(|c| c.is_ascii_digit()).then_some(part)?.parse().ok());
+    let three = [parts.next()??, parts.next()??, parts.next()??];
+    parts.next().is_none().then_some(three)
+}
+
+/// The time of day without its zone, and the zone in seconds east of UTC.
+fn split_offset(time: &str) -> Option<(&str, i64)> {
+    if let Some(time) = time.strip_suffix(['Z', 'z']) {
+        return Some((time, 0));
+    }
+    let at = time.rfind(['+', '-'])?;
+    let (hours, minutes) = time[at + 1..].split_once(':')?;
+    let seconds = hours.parse::<u32>().ok()? * 3600 + minutes.parse::<u32>().ok()? * 60;
+    let sign = if time.as_bytes()[at] == b'-' { -1 } else { 1 };
+    Some((&time[..at], sign * i64::from(seconds)))
+}
+
+/// Gregorian calendar; the year is counted from March, so that the leap day comes last.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leap_days = year / 4 - year / 100 + year / 400;
+    year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1 - 719_468
+}
+
+/// Sets the clock to the host's time, unless it is that already but for the way here.
+pub fn set_clock(time: Timestamp) -> io::Result<()> {
+    let now = clock_gettime(ClockId::Realtime);
+    let now = i128::from(now.tv_sec) * SECOND + i128::from(now.tv_nsec);
+    if now - time.0 <= AHEAD_MAX && time.0 - now <= BEHIND_MAX {
+        return Ok(());
+    }
+    let time = Timespec { tv_sec: (time.0 / SECOND) as i64, tv_nsec: (time.0 % SECOND) as _ };
+    Ok(clock_settime(ClockId::Realtime, time)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_read_as_rfc_3339_says() {
+        let seconds = |text: &str| Timestamp::parse(text).map(|time| time.0 / SECOND);
+        assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(seconds("2000-02-29T12:00:00Z"), Some(951_825_600));
+        assert_eq!(seconds("2026-11-23T18:48:09.123456789Z"), Some(1_795_459_689));
+        assert_eq!(seconds("2026-11-23T19:48:09.5+01:00"), Some(1_795_459_689));
+        assert_eq!(Timestamp::parse("1970-01-01T00:00:01.25Z"), Some(Timestamp(1_250_000_000)));
+        for bad in [
+            "",
+            "now",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T00:00:00",
+            "2026-01-01T00:00:00.Z",
+            "+1-1-1T0:0:0Z",
+        ] {
+            assert_eq!(Timestamp::parse(bad), None, "{bad}");
+        }
+    }
+}

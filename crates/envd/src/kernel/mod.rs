@@ -1,0 +1,27 @@
+//! State of the kernel that makes two VMs from one snapshot different, and what the agent asks for itself.
+
+mod clock;
+mod entropy;
+mod identity_files;
+
+pub use clock::{Timestamp, set_clock};
+pub use entropy::add_entropy;
+pub use identity_files::write_identity_files;
+
+/// Without the agent a VM that is short of memory could not even be looked at.
+pub fn protect_from_oom() {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-999") {
+        eprintln!("thaw-envd: oom_score_adj: {error}");
+    }
+}
+
+/// A name of at most 64 characters that is fit for `/etc/hosts`.
+pub fn is_hostname(name: &str) -> bool {
+    let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    !name.is_empty() && name.len() <= 64 && name.chars().all(letters) && !name.starts_with(['-', '.'])
+}
+
+/// machine-id(5): 32 hexadecimal digits in lower case.
+pub fn is_machine_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -1,0 +1,144 @@
+//! `Start`: runs a program and streams what it does.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::events::Events;
+use super::launch::{Launch, launch};
+use super::output::{self, Output};
+use super::table::Process;
+use super::{Answer, user};
+use crate::agent::Agent;
+use crate::files::path::resolve;
+use crate::rpc::{self, Code, RpcError, or_default};
+use crate::user::User;
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub struct Config {
+    #[serde(default, deserialize_with = "or_default")]
+    pub cmd: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub args: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub envs: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Request {
+    #[serde(default, deserialize_with = "or_default")]
+    process: Config,
+    pty: Option<serde_json::Value>,
+    tag: Option<String>,
+    stdin: Option<bool>,
+}
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub async fn start(agent: Arc<Agent>, request: hyper::Request<Incoming>) -> Answer {
+    let user = user(&agent, &request)?;
+    let deadline = rpc::timeout(request.headers())?.map(|limit| Instant::now() + limit);
+    let life = *agent.gate.life().borrow();
+    let headers = request.headers().clone();
+    let message: Request = rpc::read_stream(request).await?;
+    if message.pty.is_some() {
+        return Err(Code::Unimplemented.error("no terminals yet"));
+    }
+
+    let launch = describe(&agent, &message, user)?;
+    let starting = tokio::spawn(async move {
+        let (process, exit) = spawn(&agent, launch, message, deadline).await?;
+        let mut events = Events::new(process.clone(), &headers, deadline);
+        if headers.get("thaw-kill-on-disconnect").is_some_and(|value| value == "1") {
+            events = events.kill_when_dropped(agent.clone(), life);
+        }
+        tokio::spawn(output::pump(agent, process, exit));
+        Ok(events.into_body())
+    });
+    // A task of its own: a caller who leaves now still leaves a process that is known, or killed as asked.
+    starting.await.unwrap_or_else(|error| Err(Code::Internal.error(error.to_string())))
+}
+
+async fn spawn(
+    agent: &Arc<Agent>,
+    launch: Launch,
+    message: Request,
+    deadline: Option<Instant>,
+) -> Result<(Arc<Process>, Output), RpcError> {
+    let spawning = agent.clone();
+    let spawned = tokio::task::spawn_blocking(move || {
+        launch_checked(&launch, spawning.cgroup.as_ref().map(|cgroup| cgroup.procs()))
+    });
+    let child = spawned.await.unwrap_or_else(|error| Err(Code::Internal.error(error.to_string())))?;
+    let (process, output) = output::adopt(child, message.process, message.tag, deadline)?;
+    agent.processes.insert(&process);
+    Ok((process, output))
+}
+
+fn describe(agent: &Agent, message: &Request, user: User) -> Result<Launch, RpcError> {
+    let config = &message.process;
+    let identity = agent.identity();
+    if config.cmd.is_empty() {
+        return Err(Code::InvalidArgument.error("process.cmd is empty"));
+    }
+    let cwd = resolve(config.cwd.as_deref().unwrap_or(""), &user, identity.default_workdir.as_deref())
+        .map_err(|message| Code::InvalidArgument.error(message))?;
+    let mut env: BTreeMap<String, String> = BTreeMap::from([
+        ("PATH".into(), std::env::var("PATH").ok().filter(|path| !path.is_empty()).unwrap_or(PATH.into())),
+        ("HOME".into(), user.home.to_string_lossy().into_owned()),
+        ("USER".into(), user.name.clone()),
+        ("LOGNAME".into(), user.name.clone()),
+    ]);
+    for (name, value) in identity.env.iter().chain(&config.envs) {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(Code::InvalidArgument.error(format!("bad environment variable {name:?}")));
+        }
+        env.insert(name.clone(), value.clone());
+    }
+    if config.cmd.contains('\0') || config.args.iter().any(|arg| arg.contains('\0')) {
+        return Err(Code::InvalidArgument.error("the command has a zero byte"));
+    }
+    let (cmd, args) = (config.cmd.clone(), config.args.clone());
+    Ok(Launch { cmd, args, env, cwd, user, stdin: message.stdin.unwrap_or(true) })
+}
+
+fn launch_checked(
+    request: &Launch,
+    cgroup: Option<std::os::fd::BorrowedFd<'_>>,
+) -> Result<tokio::process::Child, RpcError> {
+    let cwd = request.cwd.display();
+    match std::fs::metadata(&request.cwd) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Err(Code::InvalidArgument.error(format!("cwd '{cwd}' is not a directory"))),
+        Err(_) => return Err(Code::InvalidArgument.error(format!("cwd '{cwd}' does not exist"))),
+    }
+    launch(request, cgroup).map_err(|error| {
+        let cmd = &request.cmd;
+        match error.kind() {
+            io::ErrorKind::NotFound => Code::InvalidArgument.error(format!("command '{cmd}' not found")),
+            io::ErrorKind::PermissionDenied => Code::InvalidArgument
+                .error(format!("user '{}' may not run '{cmd}' in '{cwd}'", request.user.name)),
+            io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => {
+                Code::ResourceExhausted.error(format!("'{cmd}' cannot be started: {error}"))
+            }
+            _ => Code::InvalidArgument.error(format!("'{cmd}' cannot be started: {error}")),
+        }
+    })
+}
+
+/// Kept with the process for `List`.
+pub fn adopted(
+    child: &mut tokio::process::Child,
+    config: Config,
+    tag: Option<String>,
+) -> Result<Arc<Process>, RpcError> {
+    let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
+    let pid = pid.ok_or_else(|| Code::Internal.error("the process has no pid"))?;
+    Ok(Process::new(pid, config, tag, child.stdin.take()))
+}
