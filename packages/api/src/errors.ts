@@ -31,15 +31,14 @@ export type ErrorKind = keyof typeof ERROR_KINDS;
 /** An error whose `kind` and `message` may be shown to a caller; `cause` never leaves the process. */
 export class ThawError extends Error {
   readonly kind: ErrorKind;
+  /** HTTP status: the kind's own, unless the place that threw it knows a more exact one (405, for instance). */
+  readonly status: number;
 
-  constructor(kind: ErrorKind, message: string, options?: { cause?: unknown }) {
-    super(message, options);
+  constructor(kind: ErrorKind, message: string, options: { cause?: unknown; status?: number } = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined);
     this.name = 'ThawError';
     this.kind = kind;
-  }
-
-  get status(): number {
-    return ERROR_KINDS[this.kind].http;
+    this.status = options.status ?? ERROR_KINDS[kind].http;
   }
 }
 
@@ -53,11 +52,24 @@ export function toConnectError(error: unknown): ConnectError {
   return new ConnectError('internal error', Code.Internal);
 }
 
-/** Turns a Connect error back into the kind that made it; what the transport itself reports stays truthful. */
+/**
+ * Turns a Connect error back into the kind that made it. Only what the other side said is shown to callers: an error
+ * that the transport made here has a cause, and its text names sockets and addresses.
+ */
 export function fromConnectError(error: unknown): ThawError {
   if (error instanceof ThawError) return error;
   const connect = ConnectError.from(error);
-  if (connect.code === Code.Canceled) return new ThawError('unavailable', 'the call was cancelled', { cause: error });
+  if (connect.cause instanceof ThawError) return connect.cause;
+  if (connect.code === Code.Canceled)
+    return new ThawError('unavailable', 'the call was cancelled', { cause: error });
+  if (connect.code === Code.DeadlineExceeded) {
+    const message =
+      connect.cause === undefined ? connect.rawMessage : 'the host agent did not answer in time';
+    return new ThawError('timeout', message, { cause: error });
+  }
+  if (connect.cause !== undefined || connect.code === Code.DataLoss) {
+    return new ThawError('unavailable', 'the host agent cannot be reached', { cause: error });
+  }
   for (const [kind, mapping] of Object.entries(ERROR_KINDS)) {
     if (mapping.connect === connect.code) {
       return new ThawError(kind as ErrorKind, connect.rawMessage, { cause: error });

@@ -1,2 +1,7 @@
+export * from './bytes.ts';
 export * from './errors.ts';
+export * from './exec.ts';
 export * from './gen/hostagent_pb.ts';
+export * from './ids.ts';
+export * from './sandbox.ts';
+export * from './template.ts';

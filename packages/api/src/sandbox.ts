@@ -1,0 +1,130 @@
+/** The sandbox of the REST API: what can be asked for and what is answered. */
+import { z } from 'zod';
+import { TEMPLATE_NAME } from './ids.ts';
+import { text } from './text.ts';
+
+export const SANDBOX_STATUSES = [
+  'pending',
+  'running',
+  'pausing',
+  'paused',
+  'resuming',
+  'snapshotting',
+  'stopping',
+  'stopped',
+  'error',
+] as const;
+export const SandboxStatus = z.enum(SANDBOX_STATUSES);
+export type SandboxStatus = z.infer<typeof SandboxStatus>;
+
+export const SANDBOX_LIMITS = {
+  vcpus: { min: 1, max: 32, default: 1 },
+  memoryMb: { min: 128, max: 1_048_576, default: 512 },
+  diskMb: { min: 1, max: 65_536, default: 4096 },
+} as const;
+
+/** Fields of create that are known but cannot be honoured yet: accepting one silently would promise what is not kept. */
+export const FUTURE_CREATE_FIELDS = ['timeout_sec', 'on_timeout', 'auto_resume', 'network'] as const;
+
+export const TemplateName = z
+  .string()
+  .toLowerCase()
+  .regex(TEMPLATE_NAME, 'must match [a-z0-9][a-z0-9_-]{0,62}');
+
+/** Environment of processes in the guest. */
+export const Env = z
+  .record(
+    z
+      .string()
+      .max(256)
+      .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'variable names are letters, digits and _'),
+    text(32_768),
+  )
+  .refine((env) => Object.keys(env).length <= 256, 'at most 256 variables');
+
+export const Metadata = z
+  .record(text(128).min(1), text(4096))
+  .refine((metadata) => Object.keys(metadata).length <= 64, 'at most 64 entries');
+export type Metadata = z.infer<typeof Metadata>;
+
+const { vcpus, memoryMb, diskMb } = SANDBOX_LIMITS;
+
+export const CreateSandbox = z.strictObject({
+  /** Name or id of a template. */
+  template: TemplateName.default('minimal'),
+  vcpus: z.int().min(vcpus.min).max(vcpus.max).optional(),
+  memory_mb: z.int().min(memoryMb.min).max(memoryMb.max).optional(),
+  disk_mb: z.int().min(diskMb.min).max(diskMb.max).optional(),
+  env: Env.optional(),
+  metadata: Metadata.optional(),
+  timeout_sec: z.unknown().optional(),
+  on_timeout: z.unknown().optional(),
+  auto_resume: z.unknown().optional(),
+  network: z.unknown().optional(),
+});
+export type CreateSandbox = z.output<typeof CreateSandbox>;
+export type CreateSandboxInput = Omit<z.input<typeof CreateSandbox>, (typeof FUTURE_CREATE_FIELDS)[number]>;
+
+export const BuildInfo = z.object({
+  id: z.string(),
+  /** How many builds lie under this one's memory. */
+  generation: z.number(),
+  stored_bytes: z.number(),
+});
+export type BuildInfo = z.infer<typeof BuildInfo>;
+
+export const Sandbox = z.object({
+  id: z.string(),
+  status: SandboxStatus,
+  template: z.string(),
+  vcpus: z.number(),
+  memory_mb: z.number(),
+  disk_mb: z.number(),
+  /** 0: never ends by itself. */
+  timeout_sec: z.number(),
+  /** Only while it runs. */
+  guest_ip: z.string().optional(),
+  host_ip: z.string().optional(),
+  /** `hardware-vm` or `emulated`. */
+  isolation: z.string().optional(),
+  vmm: z.string().optional(),
+  /** How its memory comes back: `uffd` or `mapped`. */
+  backend: z.string().optional(),
+  build: BuildInfo.optional(),
+  metadata: Metadata,
+  error_reason: z.string().optional(),
+  /** The build that a resume after an error went back to. */
+  rolled_back_to: z.string().optional(),
+  created_at: z.string(),
+  started_at: z.string().optional(),
+  last_active_at: z.string().optional(),
+  last_updated: z.string(),
+  /** Milliseconds of each step; only in the answer to the verb that took them. */
+  timings_ms: z.record(z.string(), z.number()).optional(),
+});
+export type Sandbox = z.infer<typeof Sandbox>;
+
+/** A list is cut into pages: `next_token` comes back in the `X-Next-Token` header. */
+export const Page = z.object({
+  limit: z.coerce.number().int().min(1).max(1000).default(100),
+  next_token: z.string().max(256).optional(),
+});
+
+export const ListSandboxes = Page.extend({
+  /** Comma-separated statuses; without it everything but `stopped`. */
+  status: z
+    .string()
+    .max(200)
+    .transform((list) => list.split(','))
+    .pipe(z.array(SandboxStatus))
+    .optional(),
+  template: TemplateName.optional(),
+  /** URL-encoded pairs, all of which must match: `user=ann&app=prod`. */
+  metadata: z
+    .string()
+    .max(4096)
+    .transform((pairs) => Object.fromEntries(new URLSearchParams(pairs)))
+    .pipe(Metadata)
+    .optional(),
+}).strict();
+export type ListSandboxes = z.output<typeof ListSandboxes>;

@@ -1,0 +1,35 @@
+/** Templates: what sandboxes start from. A snapshot is a template made of a sandbox. */
+import { z } from 'zod';
+import { SANDBOX_ID, TEMPLATE_ID } from './ids.ts';
+import { BuildInfo, Page, TemplateName } from './sandbox.ts';
+
+export const TemplateType = z.enum(['base', 'snapshot']);
+export type TemplateType = z.infer<typeof TemplateType>;
+
+export const TemplateInfo = z.object({
+  id: z.string(),
+  name: z.string(),
+  type: TemplateType,
+  /** Absent for base templates: chosen at create. */
+  vcpus: z.number().optional(),
+  memory_mb: z.number().optional(),
+  /** The disk of a snapshot; the smallest disk of a base template. */
+  disk_mb: z.number(),
+  size_bytes: z.number(),
+  build: BuildInfo.optional(),
+  created_at: z.string(),
+  timings_ms: z.record(z.string(), z.number()).optional(),
+});
+export type TemplateInfo = z.infer<typeof TemplateInfo>;
+
+export const CreateSnapshot = z.strictObject({
+  sandbox_id: z.string().regex(SANDBOX_ID, 'is not a sandbox id'),
+  /** Without one the template's id is its name. */
+  name: TemplateName.refine((name) => !TEMPLATE_ID.test(name), 'looks like a template id').optional(),
+});
+export type CreateSnapshot = z.infer<typeof CreateSnapshot>;
+
+export const CreateSnapshotQuery = z.strictObject({ overwrite: z.enum(['true', 'false']).default('false') });
+
+export const ListTemplates = Page.extend({ type: TemplateType.optional() }).strict();
+export type ListTemplates = z.output<typeof ListTemplates>;

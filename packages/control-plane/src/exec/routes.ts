@@ -1,0 +1,44 @@
+import { Exec, ExecResult, ThawError } from '@thaw/api';
+import type { App, VerifyKey } from '../http/app.ts';
+import type { Plane } from '../plane.ts';
+import { SandboxParams } from '../sandbox/routes.ts';
+import { requireRunning } from '../sandbox/sandbox.ts';
+import { exec } from './exec.ts';
+import { Messages } from './socket.ts';
+import { execStream } from './stream.ts';
+
+export interface ExecOptions {
+  verifyKey: VerifyKey;
+  checkOrigin: (origin: string | undefined) => void;
+  pingEveryMs: number;
+}
+
+export function execRoutes(app: App, plane: Plane, options: ExecOptions): void {
+  app.post('/v1/sandboxes/:id/exec', {
+    schema: { params: SandboxParams, body: Exec, response: { 200: ExecResult } },
+    handler: (request) => exec(plane, request.teamId, request.params.id, request.body),
+  });
+  app.route({
+    method: 'GET',
+    url: '/v1/sandboxes/:id/exec/stream',
+    config: { keyInFirstMessage: true },
+    schema: { params: SandboxParams },
+    // What is wrong before the upgrade is an HTTP answer.
+    preHandler: async (request) => {
+      options.checkOrigin(request.headers.origin);
+      if (request.teamId) await requireRunning(plane, request.teamId, request.params.id);
+    },
+    handler: () => {
+      throw new ThawError('invalid_request', 'this path is a WebSocket', { status: 426 });
+    },
+    wsHandler: (socket, request) => {
+      const { teamId } = request;
+      const messages = new Messages(socket, options.pingEveryMs);
+      return execStream(plane, messages, {
+        teamId,
+        sandboxId: request.params.id,
+        verifyKey: options.verifyKey,
+      });
+    },
+  });
+}

@@ -1,0 +1,197 @@
+/**
+ * A command as a stream of messages (spec/exec-stream.md).
+ *
+ *   (auth) ─► start ─► started ─► stdout, stderr … ─► exit ─► closed
+ *                         └─ stop, or the client is gone: SIGTERM, after a while SIGKILL
+ */
+import {
+  decodeBytes,
+  type ExecStreamResponse,
+  encodeBytes,
+  StreamAuth,
+  StreamInput,
+  StreamStart,
+  ThawError,
+} from '@thaw/api';
+import type { z } from 'zod';
+import { requireTeam, type VerifyKey } from '../http/app.ts';
+import { invalid, toThawError } from '../http/errors.ts';
+import type { Plane } from '../plane.ts';
+import { requireRunning } from '../sandbox/sandbox.ts';
+import type { Messages } from './socket.ts';
+
+const KEY_WITHIN_MS = 5_000;
+const START_WITHIN_MS = 30_000;
+const TERM_GRACE_MS = 2_000;
+
+export interface StreamOptions {
+  /** Empty: the key comes in the first message. */
+  teamId: string;
+  sandboxId: string;
+  verifyKey: VerifyKey;
+}
+
+/** Serves one socket to its end; it never throws. */
+export async function execStream(plane: Plane, messages: Messages, options: StreamOptions): Promise<void> {
+  try {
+    const teamId = options.teamId || (await authenticate(messages, options.verifyKey));
+    await requireRunning(plane, teamId, options.sandboxId);
+    const start = parse(StreamStart, await within(messages, START_WITHIN_MS, 'start'));
+    await new Process(plane, messages, options.sandboxId).run(start);
+    messages.close(1000, 'exit');
+  } catch (thrown) {
+    const error = toThawError(thrown);
+    plane.log.info({ err: thrown, sandbox: options.sandboxId }, 'an exec stream ended with an error');
+    await messages.fail(error);
+  }
+}
+
+async function authenticate(messages: Messages, verifyKey: VerifyKey): Promise<string> {
+  const first = await within(messages, KEY_WITHIN_MS, 'auth').catch(() => {
+    throw new ThawError('unauthenticated', 'no key within 5 s');
+  });
+  const parsed = StreamAuth.safeParse(json(first));
+  if (!parsed.success) {
+    throw new ThawError(
+      'unauthenticated',
+      'the first message must be {"type":"auth","key":…}, or send the key as a header',
+    );
+  }
+  return requireTeam(verifyKey, parsed.data.key);
+}
+
+class Process {
+  readonly #plane: Plane;
+  readonly #messages: Messages;
+  readonly #sandboxId: string;
+  readonly #abort = new AbortController();
+  #pid: number | undefined;
+  #stopping = false;
+  #ended = false;
+  #killTimer: NodeJS.Timeout | undefined;
+
+  constructor(plane: Plane, messages: Messages, sandboxId: string) {
+    this.#plane = plane;
+    this.#messages = messages;
+    this.#sandboxId = sandboxId;
+  }
+
+  async run(start: StreamStart): Promise<void> {
+    const { type: _, timeout_sec, cwd = '', user = '', env = {}, ...rest } = start;
+    const request = { ...rest, sandboxId: this.#sandboxId, timeoutSec: timeout_sec, cwd, user, env };
+    let input: Promise<void> | undefined;
+    try {
+      for await (const { event } of this.#plane.host.execStream(request, this.#abort.signal)) {
+        this.#plane.activity.touch(this.#sandboxId);
+        if (event.case === 'start') {
+          this.#pid = event.value.pid;
+          await this.#messages.send({ type: 'start', pid: this.#pid });
+          input = this.#serveInput(this.#pid);
+        } else if (event.case === 'data') {
+          await this.#tell(event.value);
+        } else if (event.case === 'end') {
+          this.#ended = true;
+          const { exitCode, error } = event.value;
+          await this.#messages.send({ type: 'exit', exit_code: exitCode, ...(error && { error }) });
+          return;
+        }
+      }
+      throw new ThawError('agent_error', 'the stream ended without an exit code');
+    } catch (error) {
+      // Aborted by us, after a kill: nobody is left to tell.
+      if (!this.#messages.closed || !this.#stopping) throw error;
+    } finally {
+      this.#ended = true;
+      clearTimeout(this.#killTimer);
+      this.#abort.abort();
+      void input?.catch(() => {});
+    }
+  }
+
+  async #tell({ output }: Extract<ExecStreamResponse['event'], { case: 'data' }>['value']): Promise<void> {
+    if (output.case === undefined || output.value.length === 0) return;
+    await this.#messages.send({ type: output.case, ...encodeBytes(output.value) });
+  }
+
+  /** One message after the other: the next is taken only when the guest has the last. */
+  async #serveInput(pid: number): Promise<void> {
+    while (!this.#ended) {
+      const message = await this.#messages.next();
+      if (message === undefined) return this.#stop(pid);
+      try {
+        await this.#serve(pid, parse(StreamInput, message));
+      } catch (thrown) {
+        if (this.#ended) return;
+        const error = toThawError(thrown);
+        await this.#messages.send({ type: 'error', code: error.kind, data: error.message });
+      }
+    }
+  }
+
+  async #serve(pid: number, message: StreamInput): Promise<void> {
+    const to = { sandboxId: this.#sandboxId, pid };
+    switch (message.type) {
+      case 'stdin':
+        return this.#plane.host.sendInput({
+          ...to,
+          data: decodeBytes(message.data, message.encoding),
+          eof: false,
+        });
+      case 'stdin_close':
+        return this.#plane.host.sendInput({ ...to, eof: true });
+      case 'stop':
+        return this.#stop(pid);
+    }
+  }
+
+  async #stop(pid: number): Promise<void> {
+    if (this.#stopping || this.#ended) return;
+    this.#stopping = true;
+    this.#killTimer = setTimeout(() => void this.#kill(pid), TERM_GRACE_MS);
+    await this.#signal(pid, 15);
+  }
+
+  async #kill(pid: number): Promise<void> {
+    if (this.#ended) return;
+    await this.#signal(pid, 9);
+    this.#killTimer = setTimeout(() => this.#abort.abort(), TERM_GRACE_MS);
+  }
+
+  async #signal(pid: number, signal: 9 | 15): Promise<void> {
+    try {
+      await this.#plane.host.signal(this.#sandboxId, pid, signal);
+    } catch (error) {
+      if (!this.#ended)
+        this.#plane.log.warn({ err: error, sandbox: this.#sandboxId, pid }, 'a process was not signalled');
+    }
+  }
+}
+
+async function within(messages: Messages, timeoutMs: number, what: string): Promise<string> {
+  const { promise: expired, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => reject(new ThawError('timeout', `no ${what} message within ${timeoutMs / 1000} s`)),
+    timeoutMs,
+  );
+  try {
+    const message = await Promise.race([messages.next(), expired]);
+    if (message === undefined) throw new ThawError('unavailable', 'the client is gone');
+    return message;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function json(message: string): unknown {
+  try {
+    return JSON.parse(message);
+  } catch {
+    throw new ThawError('invalid_request', 'a message is not valid JSON');
+  }
+}
+
+function parse<T extends z.ZodType>(schema: T, message: string): z.output<T> {
+  const parsed = schema.safeParse(json(message));
+  if (!parsed.success) throw invalid(parsed.error.issues, 'message');
+  return parsed.data;
+}

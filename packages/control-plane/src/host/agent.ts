@@ -1,0 +1,171 @@
+/** One host agent as the control plane sees it: its RPCs with a deadline each, and errors of our own catalogue. */
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { type CallOptions, createClient } from '@connectrpc/connect';
+import { createConnectTransport } from '@connectrpc/connect-node';
+import {
+  type CreateSandboxRequestSchema,
+  type ExecRequestSchema,
+  type ExecResponse,
+  type ExecStreamRequestSchema,
+  type ExecStreamResponse,
+  fromConnectError,
+  type GetHostResponse,
+  HostAgentService,
+  type ReadFileStreamRequestSchema,
+  type SandboxInfo,
+  type SendInputRequestSchema,
+  type Template,
+  ThawError,
+  type WriteFileStreamRequestSchema,
+} from '@thaw/api';
+import type { Logger } from 'pino';
+
+/** Longest time a host may take, in ms. An emulated guest boots slowly; a seal writes the memory it has to. */
+const DEADLINE_MS = {
+  create: 180_000,
+  resume: 180_000,
+  pause: 300_000,
+  snapshot: 300_000,
+  destroy: 60_000,
+  deleteSnapshot: 60_000,
+  list: 15_000,
+  facts: 5_000,
+  input: 60_000,
+  signal: 10_000,
+} as const;
+const EXEC_DEFAULT_SEC = 30;
+/** On top of the command's own limit, so that the host's answer about it arrives first. */
+const EXEC_GRACE_MS = 15_000;
+/** One message from a host: an exec's whole output is one, a file arrives in many. */
+const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
+
+export type CreateRequest = MessageInitShape<typeof CreateSandboxRequestSchema>;
+export type ExecCall = MessageInitShape<typeof ExecRequestSchema>;
+export type ExecStreamCall = MessageInitShape<typeof ExecStreamRequestSchema>;
+export type InputCall = MessageInitShape<typeof SendInputRequestSchema>;
+export type ReadCall = MessageInitShape<typeof ReadFileStreamRequestSchema>;
+export type WritePart = MessageInitShape<typeof WriteFileStreamRequestSchema>;
+
+export interface HostAgent {
+  facts(): Promise<GetHostResponse>;
+  create(request: CreateRequest): Promise<SandboxInfo>;
+  pause(id: string): Promise<SandboxInfo>;
+  resume(id: string): Promise<SandboxInfo>;
+  /** A sandbox that the host does not know counts as destroyed. */
+  destroy(id: string): Promise<void>;
+  list(): Promise<SandboxInfo[]>;
+  exec(request: ExecCall): Promise<ExecResponse>;
+  execStream(request: ExecStreamCall, signal: AbortSignal): AsyncIterable<ExecStreamResponse>;
+  sendInput(request: InputCall): Promise<void>;
+  signal(id: string, pid: number, signal: 9 | 15): Promise<void>;
+  /** The guest file is complete only if the last part says so. */
+  writeFile(parts: AsyncIterable<WritePart>): Promise<void>;
+  readFile(request: ReadCall, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  snapshot(
+    id: string,
+    templateId: string,
+    name: string,
+  ): Promise<{ template: Template; sandbox: SandboxInfo }>;
+  deleteSnapshot(templateId: string): Promise<void>;
+  templates(): Promise<Template[]>;
+}
+
+export function connectHost(socketPath: string, log: Logger): HostAgent {
+  const client = createClient(
+    HostAgentService,
+    createConnectTransport({
+      httpVersion: '1.1',
+      baseUrl: 'http://host-agent',
+      // A connection for each call: one kept from before an agent's restart would fail a verb that must not be repeated.
+      nodeOptions: { socketPath, agent: false },
+      readMaxBytes: MESSAGE_BYTES_MAX,
+      acceptCompression: [],
+    }),
+  );
+
+  const failed = (label: string, error: unknown): ThawError => {
+    const known = fromConnectError(error);
+    log.warn({ err: error, rpc: label, kind: known.kind }, 'a call to the host failed');
+    return known;
+  };
+  async function call<T>(
+    label: string,
+    timeoutMs: number | undefined,
+    action: (options: CallOptions) => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await action(timeoutMs === undefined ? {} : { timeoutMs });
+    } catch (error) {
+      throw failed(label, error);
+    }
+  }
+  async function* stream<T>(label: string, messages: AsyncIterable<T>): AsyncGenerator<T> {
+    try {
+      yield* messages;
+    } catch (error) {
+      throw failed(label, error);
+    }
+  }
+  const told = <T>(value: T | undefined): T => {
+    if (value === undefined) throw new ThawError('agent_error', 'the host gave an incomplete answer');
+    return value;
+  };
+
+  return {
+    facts: () => call('facts', DEADLINE_MS.facts, (options) => client.getHost({}, options)),
+    create: async (request) =>
+      told((await call('create', DEADLINE_MS.create, (o) => client.createSandbox(request, o))).sandbox),
+    pause: async (id) =>
+      told(
+        (await call('pause', DEADLINE_MS.pause, (o) => client.pauseSandbox({ sandboxId: id }, o))).sandbox,
+      ),
+    resume: async (id) =>
+      told(
+        (await call('resume', DEADLINE_MS.resume, (o) => client.resumeSandbox({ sandboxId: id }, o))).sandbox,
+      ),
+    destroy: async (id) => {
+      try {
+        await call('destroy', DEADLINE_MS.destroy, (o) => client.destroySandbox({ sandboxId: id }, o));
+      } catch (error) {
+        if (!(error instanceof ThawError && error.kind === 'not_found')) throw error;
+      }
+    },
+    list: async () => (await call('list', DEADLINE_MS.list, (o) => client.listSandboxes({}, o))).sandboxes,
+    exec: (request) => {
+      const timeoutMs = (request.timeoutSec || EXEC_DEFAULT_SEC) * 1000 + EXEC_GRACE_MS;
+      return call('exec', timeoutMs, (o) => client.exec(request, o));
+    },
+    execStream: (request, signal) => stream('exec stream', client.execStream(request, { signal })),
+    sendInput: async (request) => {
+      await call('input', DEADLINE_MS.input, (o) => client.sendInput(request, o));
+    },
+    signal: async (id, pid, signal) => {
+      await call('signal', DEADLINE_MS.signal, (o) =>
+        client.signalProcess({ sandboxId: id, pid, signal }, o),
+      );
+    },
+    writeFile: async (parts) => {
+      await call('write file', undefined, (o) => client.writeFileStream(parts, o));
+    },
+    readFile: async function* (request, signal) {
+      for await (const part of stream('read file', client.readFileStream(request, { signal })))
+        yield part.chunk;
+    },
+    snapshot: async (id, templateId, name) => {
+      const request = { sandboxId: id, templateId, name };
+      const answer = await call('snapshot', DEADLINE_MS.snapshot, (o) => client.createSnapshot(request, o));
+      return { template: told(answer.template), sandbox: told(answer.sandbox) };
+    },
+    deleteSnapshot: async (templateId) => {
+      try {
+        await call('delete snapshot', DEADLINE_MS.deleteSnapshot, (o) =>
+          client.deleteSnapshot({ templateId }, o),
+        );
+      } catch (error) {
+        if (!(error instanceof ThawError && error.kind === 'not_found')) throw error;
+      }
+    },
+    templates: async () =>
+      (await call('templates', DEADLINE_MS.list, (o) => client.listTemplates({}, o))).templates,
+  };
+}

@@ -1,0 +1,278 @@
+/**
+ * A small host agent for tests: real RPC on a real Unix socket, sandboxes that are entries of a map, commands that run
+ * on this machine, files kept in memory. Each RPC can be told to fail or to hold.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import type { ServiceImpl } from '@connectrpc/connect';
+import { connectNodeAdapter } from '@connectrpc/connect-node';
+import {
+  HostAgentService,
+  type SandboxInfo,
+  SandboxInfoSchema,
+  type Template,
+  TemplateSchema,
+  ThawError,
+  toConnectError,
+} from '@thaw/api';
+import { execStreamFake, runFake } from './fake-exec.ts';
+
+type Rpc = keyof ServiceImpl<typeof HostAgentService>;
+
+export class FakeAgent implements AsyncDisposable {
+  readonly socketPath: string;
+  readonly sandboxes = new Map<string, SandboxInfo>();
+  readonly templates = new Map<string, Template>();
+  readonly files = new Map<string, Buffer>();
+  /** RPCs in the order they came. */
+  readonly calls: Rpc[] = [];
+  readonly processes = new Map<number, ChildProcess>();
+  /** What the last create was asked for. */
+  lastCreate: Parameters<ServiceImpl<typeof HostAgentService>['createSandbox']>[0] | undefined;
+  readonly #faults = new Map<Rpc, Error[]>();
+  readonly #holds = new Map<Rpc, Promise<void>>();
+  readonly #server = createServer();
+
+  constructor(socketPath: string) {
+    this.socketPath = socketPath;
+    for (const name of ['minimal', 'base']) this.#addTemplate({ id: name, name, type: 'base', diskMb: 1024 });
+  }
+
+  async listen(): Promise<this> {
+    const adapter = connectNodeAdapter({
+      routes: (router) => void router.service(HostAgentService, this.#service()),
+      acceptCompression: [],
+    });
+    this.#server.on('request', adapter);
+    this.#server.listen(this.socketPath);
+    await once(this.#server, 'listening');
+    return this;
+  }
+
+  /** The next call of `rpc` fails with `error`, before it does anything. */
+  failNext(rpc: Rpc, error: Error): void {
+    this.#faults.set(rpc, [...(this.#faults.get(rpc) ?? []), error]);
+  }
+
+  /** Calls of `rpc` wait until the returned function is called. */
+  hold(rpc: Rpc): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#holds.set(rpc, promise);
+    return () => {
+      this.#holds.delete(rpc);
+      resolve();
+    };
+  }
+
+  count(rpc: Rpc): number {
+    return this.calls.filter((call) => call === rpc).length;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const child of this.processes.values()) child.kill('SIGKILL');
+    this.#server.closeAllConnections();
+    this.#server.close();
+    await once(this.#server, 'close');
+  }
+
+  async #enter(rpc: Rpc): Promise<void> {
+    this.calls.push(rpc);
+    await this.#holds.get(rpc);
+    const fault = this.#faults.get(rpc)?.shift();
+    if (fault) throw toConnectError(fault);
+  }
+
+  #require(id: string, ...statuses: string[]): SandboxInfo {
+    const sandbox = this.sandboxes.get(id);
+    if (!sandbox) throw toConnectError(new ThawError('not_found', `sandbox ${id} is not on this host`));
+    if (statuses.length > 0 && !statuses.includes(sandbox.status)) {
+      throw toConnectError(new ThawError('invalid_state', `sandbox ${id} is ${sandbox.status}`));
+    }
+    return sandbox;
+  }
+
+  #seal(sandbox: SandboxInfo): void {
+    sandbox.build = {
+      $typeName: 'hostagent.v1.Build',
+      id: randomUUID(),
+      generation: sandbox.build ? sandbox.build.generation + 1 : 0,
+      storedBytes: 4096n,
+      memoryStoredBytes: 4096n,
+      diskStoredBytes: 0n,
+    };
+  }
+
+  #addTemplate(fields: Omit<MessageInitShape<typeof TemplateSchema>, '$typeName'>): Template {
+    const now = BigInt(Math.floor(Date.now() / 1000));
+    const template = create(TemplateSchema, { createdAtUnix: now, ...fields });
+    this.templates.set(template.id, template);
+    return template;
+  }
+
+  #service(): ServiceImpl<typeof HostAgentService> {
+    return {
+      ...this.#lifecycle(),
+      ...this.#templateCalls(),
+      ...this.#guestCalls(),
+      statSandbox: async () => {
+        throw toConnectError(new ThawError('not_implemented', 'not in the fake'));
+      },
+      getHost: async () => {
+        await this.#enter('getHost');
+        return { vcpusMax: 8, memoryMbMax: 16_384, isolation: 'emulated', vmm: 'qemu', slotsTotal: 16 };
+      },
+    };
+  }
+
+  #lifecycle() {
+    return {
+      createSandbox: async (request) => {
+        await this.#enter('createSandbox');
+        this.lastCreate = request;
+        const template = this.templates.get(request.template);
+        if (!template)
+          throw toConnectError(new ThawError('not_found', `template ${request.template} is not here`));
+        const sandbox = create(SandboxInfoSchema, {
+          sandboxId: request.sandboxId,
+          status: 'running',
+          template: request.template,
+          vcpus: request.vcpus,
+          memoryMb: request.memoryMb,
+          diskMb: request.diskMb,
+          hostIp: '10.11.0.1',
+          isolation: 'emulated',
+          vmm: 'qemu',
+          backend: 'uffd',
+          build: template.build,
+          timingsMs: { 'create:boot': 1.5 },
+        });
+        this.sandboxes.set(request.sandboxId, sandbox);
+        return { sandbox };
+      },
+      destroySandbox: async (request) => {
+        await this.#enter('destroySandbox');
+        this.#require(request.sandboxId);
+        this.sandboxes.delete(request.sandboxId);
+        return {};
+      },
+      pauseSandbox: async (request) => {
+        await this.#enter('pauseSandbox');
+        const sandbox = this.#require(request.sandboxId, 'running');
+        this.#seal(sandbox);
+        sandbox.status = 'paused';
+        sandbox.hostIp = '';
+        return { sandbox };
+      },
+      resumeSandbox: async (request) => {
+        await this.#enter('resumeSandbox');
+        const sandbox = this.#require(request.sandboxId, 'paused', 'error');
+        sandbox.status = 'running';
+        sandbox.hostIp = '10.11.0.2';
+        return { sandbox };
+      },
+      listSandboxes: async () => {
+        await this.#enter('listSandboxes');
+        return { sandboxes: [...this.sandboxes.values()] };
+      },
+    } satisfies Partial<ServiceImpl<typeof HostAgentService>>;
+  }
+
+  #templateCalls() {
+    return {
+      createSnapshot: async (request) => {
+        await this.#enter('createSnapshot');
+        const sandbox = this.#require(request.sandboxId, 'running', 'paused');
+        this.#seal(sandbox);
+        const { vcpus, memoryMb, diskMb, build } = sandbox;
+        const { templateId: id, name } = request;
+        return {
+          template: this.#addTemplate({ id, name, type: 'snapshot', vcpus, memoryMb, diskMb, build }),
+          sandbox,
+        };
+      },
+      deleteSnapshot: async (request) => {
+        await this.#enter('deleteSnapshot');
+        this.templates.delete(request.templateId);
+        return {};
+      },
+      listTemplates: async () => {
+        await this.#enter('listTemplates');
+        return { templates: [...this.templates.values()] };
+      },
+    } satisfies Partial<ServiceImpl<typeof HostAgentService>>;
+  }
+
+  #guestCalls() {
+    const processOf = (pid: number): ChildProcess => {
+      const child = this.processes.get(pid);
+      if (!child) throw toConnectError(new ThawError('not_found', `process ${pid} is not running`));
+      return child;
+    };
+    const self = this;
+    return {
+      exec: async (request) => {
+        await this.#enter('exec');
+        this.#require(request.sandboxId, 'running');
+        return runFake(request);
+      },
+      execStream: async function* (request, context) {
+        await self.#enter('execStream');
+        self.#require(request.sandboxId, 'running');
+        yield* execStreamFake(request, context.signal, self.processes);
+      },
+      sendInput: async (request) => {
+        await this.#enter('sendInput');
+        const { stdin } = processOf(request.pid);
+        if (request.data.length > 0 && stdin?.write(request.data) === false) await once(stdin, 'drain');
+        if (request.eof) stdin?.end();
+        return {};
+      },
+      signalProcess: async (request) => {
+        await this.#enter('signalProcess');
+        process.kill(-(processOf(request.pid).pid ?? 0), request.signal);
+        return {};
+      },
+      writeFile: async (request) => {
+        await this.#enter('writeFile');
+        const { sandboxId } = this.#require(request.sandboxId, 'running');
+        this.files.set(`${sandboxId}:${request.path}`, Buffer.from(request.content));
+        return {};
+      },
+      readFile: async (request) => {
+        await this.#enter('readFile');
+        const content = this.files.get(`${request.sandboxId}:${request.path}`);
+        if (!content) throw toConnectError(new ThawError('not_found', `${request.path} does not exist`));
+        return { content };
+      },
+      writeFileStream: async (parts) => {
+        await this.#enter('writeFileStream');
+        let key = '';
+        let complete = false;
+        const chunks: Uint8Array[] = [];
+        for await (const { content } of parts) {
+          if (content.case === 'meta')
+            key = `${this.#require(content.value.sandboxId, 'running').sandboxId}:${content.value.path}`;
+          else if (content.case === 'chunk') chunks.push(content.value);
+          else if (content.case === 'complete') complete = content.value;
+        }
+        if (!complete) throw toConnectError(new ThawError('invalid_request', 'the upload broke off'));
+        this.files.set(key, Buffer.concat(chunks));
+        return {};
+      },
+      readFileStream: async function* (request) {
+        await self.#enter('readFileStream');
+        self.#require(request.sandboxId, 'running');
+        const content = self.files.get(`${request.sandboxId}:${request.path}`);
+        if (!content) throw toConnectError(new ThawError('not_found', `${request.path} does not exist`));
+        for (let at = 0; at < content.length; at += 65_536) {
+          // A file that names a fault breaks after its first chunk.
+          if (at > 0 && request.path.endsWith('.broken')) throw new Error('the guest is gone');
+          yield { chunk: content.subarray(at, at + 65_536) };
+        }
+      },
+    } satisfies Partial<ServiceImpl<typeof HostAgentService>>;
+  }
+}

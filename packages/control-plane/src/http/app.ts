@@ -1,0 +1,152 @@
+/** The HTTP server: one place for authentication, bodies, errors, and the log line of each request. */
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import multipart from '@fastify/multipart';
+import websocket from '@fastify/websocket';
+import { ThawError } from '@thaw/api';
+import fastify, {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyReply,
+  LogController,
+  type RawServerDefault,
+} from 'fastify';
+import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
+import type { Logger } from 'pino';
+import { errorBody, toThawError } from './errors.ts';
+import { parseJson } from './json.ts';
+import { methodsOf, type RoutePattern } from './methods.ts';
+
+export type App = FastifyInstance<
+  RawServerDefault,
+  IncomingMessage,
+  ServerResponse,
+  FastifyBaseLogger,
+  ZodTypeProvider
+>;
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Answers without a key. */
+    open?: boolean;
+    /** A WebSocket that may send its key as the first message. */
+    keyInFirstMessage?: boolean;
+  }
+  interface FastifyRequest {
+    /** Empty on open routes, and until the first message where the key comes with that. */
+    teamId: string;
+  }
+}
+
+export const JSON_BYTES_MAX = 1024 * 1024;
+const HEADERS_TIMEOUT_MS = 30_000;
+const MESSAGE_BYTES_MAX = 1024 * 1024;
+
+export type VerifyKey = (key: string) => Promise<string | undefined>;
+
+export async function buildApp(log: Logger, verifyKey: VerifyKey): Promise<App> {
+  const app = fastify({
+    loggerInstance: log as FastifyBaseLogger,
+    logController: new LogController({ disableRequestLogging: true }),
+    genReqId: () => randomUUID(),
+    bodyLimit: JSON_BYTES_MAX,
+    forceCloseConnections: 'idle',
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },
+    frameworkErrors: (error, request, reply) => {
+      const known = toThawError(error);
+      request.log.info({ err: error }, 'a request could not be routed');
+      void (reply as FastifyReply).code(known.status).send(errorBody(known));
+    },
+    clientErrorHandler: refuseMalformed,
+  }).withTypeProvider<ZodTypeProvider>();
+  app.server.headersTimeout = HEADERS_TIMEOUT_MS;
+  app.setValidatorCompiler(validatorCompiler);
+  app.setSerializerCompiler(serializerCompiler);
+  // The type of a JSON body is not checked: `curl -d` calls everything a form. Multipart has its own parser.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', { parseAs: 'string' }, parseJson);
+  await app.register(multipart, { throwFileSizeLimit: true });
+  await app.register(websocket, {
+    options: { maxPayload: MESSAGE_BYTES_MAX },
+    errorHandler: (error, socket, request) => {
+      request.log.info({ err: error }, 'a WebSocket broke');
+      socket.terminate();
+    },
+    preClose(done) {
+      for (const client of this.websocketServer.clients) client.close(1001, 'shutting down');
+      this.websocketServer.close(() => done());
+    },
+  });
+
+  app.decorateRequest('teamId', '');
+  app.addHook('onRequest', async (request) => {
+    const { open, keyInFirstMessage } = request.routeOptions.config;
+    if (open) return;
+    const key = keyOf(request.headers);
+    if (key === undefined && keyInFirstMessage && request.ws) return;
+    request.teamId = await requireTeam(verifyKey, key);
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    const { method, url } = request;
+    request.log.info({ method, url, status: reply.statusCode, ms: Math.round(reply.elapsedTime) }, 'request');
+  });
+  answerErrors(app);
+  return app;
+}
+
+function keyOf(headers: IncomingMessage['headers']): string | undefined {
+  const header = headers['x-api-key'];
+  if (typeof header === 'string') return header;
+  return /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1];
+}
+
+export async function requireTeam(verifyKey: VerifyKey, key: string | undefined): Promise<string> {
+  const teamId = key === undefined ? undefined : await verifyKey(key);
+  if (teamId === undefined) {
+    const wrong =
+      key === undefined ? 'no API key: send X-API-Key or Authorization: Bearer' : 'the API key is not valid';
+    throw new ThawError('unauthenticated', wrong);
+  }
+  return teamId;
+}
+
+function answerErrors(app: App): void {
+  const patterns: RoutePattern[] = [];
+  app.addHook('onRoute', (route) => {
+    patterns.push({ url: route.url, methods: [route.method].flat() });
+  });
+  app.setNotFoundHandler((request) => {
+    const path = request.url.split('?')[0] ?? '';
+    const methods = methodsOf(patterns, path);
+    if (methods.length === 0) throw new ThawError('not_found', `no such path: ${path}`);
+    throw new ThawError('invalid_request', `${path} answers ${methods.join(', ')} only`, { status: 405 });
+  });
+  app.setErrorHandler((error, request, reply) => {
+    const known = toThawError(error);
+    const level = known.status >= 500 ? 'error' : 'info';
+    request.log[level]({ err: error, method: request.method, url: request.url }, 'a request failed');
+    // A stream that broke after its headers were sent: only a cut connection tells the client.
+    if (reply.raw.headersSent) return void reply.raw.destroy();
+    return reply
+      .code(known.status)
+      .type('application/json; charset=utf-8')
+      .serializer(JSON.stringify)
+      .send(errorBody(known));
+  });
+}
+
+/** What is not even HTTP gets an answer in the same shape. */
+function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
+  const line =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? '431 Request Header Fields Too Large'
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? '408 Request Timeout'
+        : '400 Bad Request';
+  const body = JSON.stringify(errorBody(new ThawError('invalid_request', 'the request is not valid HTTP')));
+  socket.end(
+    `HTTP/1.1 ${line}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+}

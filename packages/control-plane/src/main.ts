@@ -1,0 +1,61 @@
+/**
+ * The control plane's program.
+ *
+ *   main.ts             serves until SIGTERM or SIGINT
+ *   main.ts init-key    makes the first API key and prints {"created":true,"key":…}, or {"created":false} if there is one
+ *   main.ts add-key     makes the key on standard input valid; doing it again changes nothing
+ */
+import { text } from 'node:stream/consumers';
+import { pino } from 'pino';
+import { addKey, makeFirstKey } from './auth/key.ts';
+import { type Config, readConfig } from './config.ts';
+import { connectDatabase, throughOutage } from './db/connect.ts';
+import { migrate } from './db/migrations.ts';
+import { startControlPlane } from './start.ts';
+
+const USAGE = 'usage: main.ts [serve | init-key | add-key]';
+
+async function serve(config: Config): Promise<void> {
+  const log = pino({ name: 'control-plane', level: config.logLevel });
+  const running = await startControlPlane(config, log);
+  log.info({ url: running.url }, 'listening');
+  const signal = await new Promise<string>((resolve) => {
+    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
+  });
+  log.info({ signal }, 'shutting down');
+  await running[Symbol.asyncDispose]();
+}
+
+async function keys(config: Config, command: 'init-key' | 'add-key'): Promise<void> {
+  const log = pino({ name: 'control-plane', level: config.logLevel }, pino.destination(2));
+  const db = connectDatabase(config.databaseUrl, log);
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => db.destroy());
+  await throughOutage(() => migrate(db));
+  if (command === 'add-key') {
+    await addKey(db, (await text(process.stdin)).trim());
+    return;
+  }
+  const key = await makeFirstKey(db);
+  console.log(JSON.stringify(key === undefined ? { created: false } : { created: true, key }));
+}
+
+async function main(command = 'serve'): Promise<void> {
+  switch (command) {
+    case 'serve':
+      return serve(readConfig(process.env));
+    case 'init-key':
+    case 'add-key':
+      return keys(readConfig(process.env), command);
+    default:
+      console.error(USAGE);
+      process.exitCode = 2;
+  }
+}
+
+try {
+  await main(process.argv[2]);
+} catch (error) {
+  console.error(`control plane: ${error instanceof Error ? error.message : error}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,18 @@
+/** What every verb of the control plane works with. */
+import type { Logger } from 'pino';
+import type { Database } from './db/connect.ts';
+import type { HostAgent } from './host/agent.ts';
+import type { Activity } from './sandbox/activity.ts';
+import type { InFlight } from './sandbox/in-flight.ts';
+
+export interface Plane {
+  db: Database;
+  host: HostAgent;
+  hostId: string;
+  log: Logger;
+  /** Verbs on sandboxes, by sandbox id. */
+  verbs: InFlight;
+  /** Verbs on template names, by `{team}/{name}`. */
+  templateVerbs: InFlight;
+  activity: Activity;
+}

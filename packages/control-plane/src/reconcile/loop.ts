@@ -1,0 +1,60 @@
+/**
+ * Brings rows and host together, at the start and ever after. Rows are read before the host's list, and each change is
+ * guarded by the row's revision: a sandbox that moved in between is looked at again in the next round.
+ */
+import type { Plane } from '../plane.ts';
+import { listLiveSandboxes } from '../sandbox/table.ts';
+import { syncTemplates } from '../template/sync.ts';
+import { apply } from './settle.ts';
+
+/** One round. Answers how many rows changed. */
+export async function reconcile(plane: Plane): Promise<number> {
+  const rows = (await listLiveSandboxes(plane.db, plane.hostId)).filter((row) => !plane.verbs.has(row.id));
+  const infos = new Map((await plane.host.list()).map((info) => [info.sandboxId, info]));
+  let changed = 0;
+  for (const row of rows) {
+    if (plane.verbs.has(row.id)) continue;
+    const info = infos.get(row.id);
+    try {
+      if (!(await apply(plane, row, info))) continue;
+    } catch (error) {
+      plane.log.warn({ err: error, sandbox: row.id }, 'a sandbox could not be reconciled');
+      continue;
+    }
+    changed += 1;
+    plane.log.info({ sandbox: row.id, was: row.status, host: info?.status ?? 'unknown' }, 'reconciled');
+  }
+  return changed;
+}
+
+/** Rounds every `everyMs` until the returned function is called, which waits for the round under way. */
+export function startReconcile(plane: Plane, everyMs: number): () => Promise<void> {
+  let stopped = false;
+  let wake = () => {};
+  const loop = async () => {
+    let templatesKnown = false;
+    while (!stopped) {
+      try {
+        if (!templatesKnown) await syncTemplates(plane);
+        templatesKnown = true;
+        await reconcile(plane);
+      } catch (error) {
+        plane.log.warn({ err: error }, 'reconcile: the host or the database cannot be reached');
+      }
+      if (stopped) return;
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, everyMs);
+        wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+  };
+  const running = loop();
+  return async () => {
+    stopped = true;
+    wake();
+    await running;
+  };
+}

@@ -1,0 +1,52 @@
+/** What a row should become, judged by what the host says. Pure: no database, no host. */
+import { SANDBOX_STATUSES, type SandboxInfo, type SandboxStatus } from '@thaw/api';
+
+export type Verdict =
+  | { kind: 'keep' }
+  /** The host knows better. */
+  | { kind: 'follow'; info: SandboxInfo }
+  /** The host does not know it. */
+  | { kind: 'become'; status: 'paused' | 'error' | 'stopped'; reason?: string }
+  /** It was to be destroyed and is not yet. */
+  | { kind: 'destroy' };
+
+const KEEP: Verdict = { kind: 'keep' };
+const UNDER_WAY: readonly string[] = ['pending', 'pausing', 'resuming', 'snapshotting', 'stopping'];
+
+export function verdict(
+  row: { status: SandboxStatus; build_id: string | null },
+  info: SandboxInfo | undefined,
+): Verdict {
+  // A pending row whose create was cut off is destroyed too: its caller never learned the id.
+  if (row.status === 'stopping') return { kind: 'destroy' };
+  if (info) {
+    if (UNDER_WAY.includes(info.status) || !isStatus(info.status)) return KEEP;
+    if (row.status === 'pending') return { kind: 'destroy' };
+    const same = info.status === row.status && (info.build === undefined || info.build.id === row.build_id);
+    return same ? KEEP : { kind: 'follow', info };
+  }
+  switch (row.status) {
+    case 'pending':
+      return { kind: 'destroy' };
+    case 'paused':
+    case 'error':
+    case 'stopped':
+      return KEEP;
+    case 'resuming':
+      return { kind: 'become', status: 'paused' };
+    case 'running':
+      if (row.build_id === null) return { kind: 'become', status: 'stopped' };
+      return {
+        kind: 'become',
+        status: 'error',
+        reason: 'its host lost it; resume goes on from its last build',
+      };
+    case 'pausing':
+    case 'snapshotting':
+      return { kind: 'become', status: 'error', reason: `its host lost it while it was ${row.status}` };
+  }
+}
+
+function isStatus(status: string): status is SandboxStatus {
+  return (SANDBOX_STATUSES as readonly string[]).includes(status);
+}

@@ -1,0 +1,132 @@
+import {
+  type CreateSandbox,
+  FUTURE_CREATE_FIELDS,
+  newSandboxId,
+  SANDBOX_LIMITS,
+  type Sandbox,
+  type SandboxInfo,
+  ThawError,
+} from '@thaw/api';
+import { throughOutage } from '../db/connect.ts';
+import type { Plane } from '../plane.ts';
+import { syncTemplates } from '../template/sync.ts';
+import { findTemplate, type TemplateRow } from '../template/table.ts';
+import { finishDestroy } from './end.ts';
+import { recordHostState, toSandbox } from './sandbox.ts';
+import { findSandbox, insertSandbox, moveSandbox, type SandboxRow } from './table.ts';
+
+/** Everything is checked before the row is written, and a create that fails on the host takes its row with it. */
+export async function createSandbox(plane: Plane, teamId: string, wish: CreateSandbox): Promise<Sandbox> {
+  for (const field of FUTURE_CREATE_FIELDS) {
+    if (wish[field] === undefined) continue;
+    throw new ThawError('not_implemented', `${field} is not implemented yet; sandboxes never time out`, {
+      status: 400,
+    });
+  }
+  const template = await requireTemplate(plane, teamId, wish.template);
+  const size = sizeOf(template, wish);
+  await checkAgainstHost(plane, size);
+
+  const id = newSandboxId();
+  await insertSandbox(plane.db, {
+    id,
+    team_id: teamId,
+    host_id: plane.hostId,
+    template_id: template.id,
+    template: template.name,
+    status: 'pending',
+    ...size,
+    metadata: JSON.stringify(wish.metadata ?? {}),
+  });
+  return plane.verbs.run(id, 'create', `sandbox ${id} is pending`, async () => {
+    const row = (await findSandbox(plane.db, teamId, id))!;
+    const info = await onHost(plane, row, template.id, wish.env ?? {});
+    const now = new Date();
+    const ran = { started_at: now, last_active_at: now };
+    const running = await throughOutage(() => recordHostState(plane, row, ['pending'], info, ran));
+    if (!running) throw new ThawError('conflict', `sandbox ${id} was changed by someone else`);
+    return toSandbox(running, info.timingsMs);
+  });
+}
+
+async function requireTemplate(plane: Plane, teamId: string, nameOrId: string): Promise<TemplateRow> {
+  const known = await findTemplate(plane.db, teamId, nameOrId);
+  if (known) return known;
+  await syncTemplates(plane);
+  const found = await findTemplate(plane.db, teamId, nameOrId);
+  if (!found) throw new ThawError('not_found', `template ${nameOrId} does not exist`);
+  return found;
+}
+
+interface Size {
+  vcpus: number;
+  memory_mb: number;
+  disk_mb: number;
+}
+
+/** A snapshot fixes the size of what is made of it; a base template leaves it to the caller. */
+function sizeOf(template: TemplateRow, wish: CreateSandbox): Size {
+  if (template.type === 'snapshot') {
+    const size = { vcpus: template.vcpus!, memory_mb: template.memory_mb!, disk_mb: template.disk_mb };
+    for (const field of ['vcpus', 'memory_mb', 'disk_mb'] as const) {
+      if (wish[field] === undefined || wish[field] === size[field]) continue;
+      throw new ThawError(
+        'invalid_request',
+        `${field}: template ${template.name} has ${size[field]}, leave it out`,
+      );
+    }
+    return size;
+  }
+  const disk = wish.disk_mb ?? Math.max(SANDBOX_LIMITS.diskMb.default, template.disk_mb);
+  if (disk < template.disk_mb) {
+    throw new ThawError(
+      'invalid_request',
+      `disk_mb: template ${template.name} needs at least ${template.disk_mb}`,
+    );
+  }
+  return {
+    vcpus: wish.vcpus ?? SANDBOX_LIMITS.vcpus.default,
+    memory_mb: wish.memory_mb ?? SANDBOX_LIMITS.memoryMb.default,
+    disk_mb: disk,
+  };
+}
+
+async function checkAgainstHost(plane: Plane, size: Size): Promise<void> {
+  const facts = await plane.host.facts();
+  const limits = [
+    ['vcpus', size.vcpus, facts.vcpusMax],
+    ['memory_mb', size.memory_mb, facts.memoryMbMax],
+  ] as const;
+  for (const [field, wanted, max] of limits) {
+    if (wanted > max) throw new ThawError('invalid_request', `${field}: this host has at most ${max}`);
+  }
+}
+
+async function onHost(
+  plane: Plane,
+  row: SandboxRow,
+  templateId: string,
+  env: Record<string, string>,
+): Promise<SandboxInfo> {
+  try {
+    return await plane.host.create({
+      sandboxId: row.id,
+      template: templateId,
+      vcpus: row.vcpus,
+      memoryMb: row.memory_mb,
+      diskMb: row.disk_mb,
+      env,
+    });
+  } catch (error) {
+    // Also after a timeout: what the host may still have made must not outlive the answer.
+    try {
+      const stopping = await throughOutage(() =>
+        moveSandbox(plane.db, row.id, ['pending'], { status: 'stopping' }),
+      );
+      if (stopping) await finishDestroy(plane, stopping);
+    } catch (cause) {
+      plane.log.warn({ err: cause, sandbox: row.id }, 'the rest of a failed create is left to reconcile');
+    }
+    throw error;
+  }
+}

@@ -1,0 +1,48 @@
+import { CreateSandbox, ListSandboxes, Sandbox } from '@thaw/api';
+import { z } from 'zod';
+import type { App } from '../http/app.ts';
+import type { Plane } from '../plane.ts';
+import { createSandbox } from './create.ts';
+import { destroySandbox } from './destroy.ts';
+import { listOf } from './list.ts';
+import { pauseSandbox } from './pause.ts';
+import { resumeSandbox } from './resume.ts';
+import { requireSandbox, toSandbox } from './sandbox.ts';
+
+export const SandboxParams = z.object({ id: z.string() });
+const NoBody = z.strictObject({}).nullish();
+
+export function sandboxRoutes(app: App, plane: Plane): void {
+  app.post('/v1/sandboxes', {
+    schema: { body: CreateSandbox, response: { 201: Sandbox } },
+    handler: async (request, reply) =>
+      reply.code(201).send(await createSandbox(plane, request.teamId, request.body)),
+  });
+  app.get('/v1/sandboxes', {
+    schema: { querystring: ListSandboxes, response: { 200: z.array(Sandbox) } },
+    handler: async (request, reply) => {
+      const { items, nextToken } = await listOf(plane, request.teamId, request.query);
+      if (nextToken) reply.header('X-Next-Token', nextToken);
+      return items;
+    },
+  });
+  app.get('/v1/sandboxes/:id', {
+    schema: { params: SandboxParams, response: { 200: Sandbox } },
+    handler: async (request) => toSandbox(await requireSandbox(plane, request.teamId, request.params.id)),
+  });
+  app.delete('/v1/sandboxes/:id', {
+    schema: { params: SandboxParams },
+    handler: async (request, reply) => {
+      await destroySandbox(plane, request.teamId, request.params.id);
+      return reply.code(204).send();
+    },
+  });
+  app.post('/v1/sandboxes/:id/pause', {
+    schema: { params: SandboxParams, body: NoBody, response: { 200: Sandbox } },
+    handler: (request) => pauseSandbox(plane, request.teamId, request.params.id),
+  });
+  app.post('/v1/sandboxes/:id/resume', {
+    schema: { params: SandboxParams, body: NoBody, response: { 200: Sandbox } },
+    handler: (request) => resumeSandbox(plane, request.teamId, request.params.id),
+  });
+}

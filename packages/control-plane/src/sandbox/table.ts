@@ -1,0 +1,118 @@
+import type { Metadata, SandboxStatus } from '@thaw/api';
+import { type Insertable, type Selectable, type SelectQueryBuilder, sql, type Updateable } from 'kysely';
+import type { Database } from '../db/connect.ts';
+import type { SandboxTable, Schema } from '../db/schema.ts';
+
+export type SandboxRow = Selectable<SandboxTable> & {
+  build_generation: number | null;
+  build_stored_bytes: string | number | null;
+};
+export type SandboxPatch = Omit<Updateable<SandboxTable>, 'id' | 'team_id' | 'revision' | 'last_updated'>;
+
+const buildColumns = [
+  'builds.generation as build_generation',
+  'builds.stored_bytes as build_stored_bytes',
+] as const;
+
+export async function insertSandbox(db: Database, row: Insertable<SandboxTable>): Promise<void> {
+  await db.insertInto('sandboxes').values(row).execute();
+}
+
+function select(db: Database): SelectQueryBuilder<Schema, 'sandboxes' | 'builds', SandboxRow> {
+  return db
+    .selectFrom('sandboxes')
+    .leftJoin('builds', 'builds.id', 'sandboxes.build_id')
+    .selectAll('sandboxes')
+    .select(buildColumns) as SelectQueryBuilder<Schema, 'sandboxes' | 'builds', SandboxRow>;
+}
+
+export function findSandbox(db: Database, teamId: string, id: string): Promise<SandboxRow | undefined> {
+  return select(db).where('sandboxes.team_id', '=', teamId).where('sandboxes.id', '=', id).executeTakeFirst();
+}
+
+export interface SandboxFilter {
+  status?: SandboxStatus[] | undefined;
+  template?: string | undefined;
+  metadata?: Metadata | undefined;
+}
+
+export interface Cursor {
+  createdAt: Date;
+  id: string;
+}
+
+/** Newest first; without a status everything but `stopped`. */
+export function listSandboxes(
+  db: Database,
+  teamId: string,
+  filter: SandboxFilter,
+  limit: number,
+  after?: Cursor,
+): Promise<SandboxRow[]> {
+  let query = select(db).where('sandboxes.team_id', '=', teamId);
+  query = filter.status
+    ? query.where('sandboxes.status', 'in', filter.status)
+    : query.where('sandboxes.status', '<>', 'stopped');
+  if (filter.template) query = query.where('sandboxes.template', '=', filter.template);
+  if (filter.metadata) {
+    query = query.where(sql<boolean>`sandboxes.metadata @> ${JSON.stringify(filter.metadata)}::jsonb`);
+  }
+  if (after) {
+    query = query.where(
+      sql<boolean>`(sandboxes.created_at, sandboxes.id) < (${after.createdAt}, ${after.id})`,
+    );
+  }
+  return query.orderBy('sandboxes.created_at', 'desc').orderBy('sandboxes.id', 'desc').limit(limit).execute();
+}
+
+/**
+ * One guarded transition: it happens only from one of the statuses `from` (and, with `revision`, only if nothing
+ * else happened since). Undefined if the guard did not hold.
+ */
+export function moveSandbox(
+  db: Database,
+  id: string,
+  from: readonly SandboxStatus[],
+  patch: SandboxPatch,
+  revision?: number,
+): Promise<SandboxRow | undefined> {
+  return db
+    .with('moved', (cte) => {
+      const update = cte
+        .updateTable('sandboxes')
+        .set({ ...patch, last_updated: sql<Date>`now()` })
+        .set((row) => ({ revision: row('revision', '+', 1) }))
+        .where('id', '=', id)
+        .where('status', 'in', [...from]);
+      return (revision === undefined ? update : update.where('revision', '=', revision)).returningAll();
+    })
+    .selectFrom('moved')
+    .leftJoin('builds', 'builds.id', 'moved.build_id')
+    .selectAll('moved')
+    .select(buildColumns)
+    .executeTakeFirst();
+}
+
+export async function removeSandbox(db: Database, id: string, from: readonly SandboxStatus[]): Promise<void> {
+  await db
+    .deleteFrom('sandboxes')
+    .where('id', '=', id)
+    .where('status', 'in', [...from])
+    .execute();
+}
+
+/** Every row of a host that is not stopped. */
+export function listLiveSandboxes(db: Database, hostId: string): Promise<SandboxRow[]> {
+  return select(db)
+    .where('sandboxes.host_id', '=', hostId)
+    .where('sandboxes.status', '<>', 'stopped')
+    .execute();
+}
+
+export async function touchSandboxes(db: Database, ids: readonly string[]): Promise<void> {
+  await db
+    .updateTable('sandboxes')
+    .set({ last_active_at: sql<Date>`now()` })
+    .where('id', 'in', [...ids])
+    .execute();
+}

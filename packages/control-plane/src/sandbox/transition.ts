@@ -1,0 +1,52 @@
+/**
+ * A verb on one sandbox: guard, act on the host, write down what came of it.
+ *
+ *   pending ─► running ─► pausing ─► paused ─► resuming ─► running      any ─► stopping ─► stopped
+ *                 └──► snapshotting ─► running                          the VM died ─► error
+ *
+ * Each arrow is one guarded statement. If the host fails, it is asked what is true now and the row follows; if it
+ * cannot be asked, the row stays in its transitional status until reconcile can.
+ */
+import type { SandboxInfo, SandboxStatus } from '@thaw/api';
+import { ThawError } from '@thaw/api';
+import { throughOutage } from '../db/connect.ts';
+import type { Plane } from '../plane.ts';
+import { settle } from '../reconcile/settle.ts';
+import { recordHostState, wrongState } from './sandbox.ts';
+import { findSandbox, moveSandbox, type SandboxPatch, type SandboxRow } from './table.ts';
+
+export interface Verb<T> {
+  from: readonly SandboxStatus[];
+  through: SandboxStatus;
+  /** Asks the host; `info` is the sandbox's state after it. */
+  act: () => Promise<{ info: SandboxInfo; value: T }>;
+  patch?: (before: SandboxRow) => SandboxPatch;
+}
+
+export async function transition<T>(
+  plane: Plane,
+  row: SandboxRow,
+  verb: Verb<T>,
+): Promise<{ row: SandboxRow; timings: Record<string, number>; value: T }> {
+  const before = (await findSandbox(plane.db, row.team_id, row.id)) ?? row;
+  const guarded = await moveSandbox(plane.db, row.id, verb.from, { status: verb.through });
+  if (!guarded) {
+    const now = await findSandbox(plane.db, row.team_id, row.id);
+    throw now ? wrongState(now) : new ThawError('not_found', `sandbox ${row.id} does not exist`);
+  }
+  let result: { info: SandboxInfo; value: T };
+  try {
+    result = await verb.act();
+  } catch (error) {
+    await settle(plane, guarded).catch((cause) =>
+      plane.log.warn({ err: cause, sandbox: row.id }, 'the state after a failed verb is not known yet'),
+    );
+    throw error;
+  }
+  const { info, value } = result;
+  const after = await throughOutage(() =>
+    recordHostState(plane, guarded, [verb.through], info, verb.patch?.(before)),
+  );
+  if (!after) throw new ThawError('conflict', `sandbox ${row.id} was changed by someone else`);
+  return { row: after, timings: info.timingsMs, value };
+}

@@ -1,0 +1,63 @@
+import { type CreateSnapshot, newTemplateId, type TemplateInfo, ThawError } from '@thaw/api';
+import { throughOutage } from '../db/connect.ts';
+import type { Plane } from '../plane.ts';
+import { requireSandbox, wrongState } from '../sandbox/sandbox.ts';
+import { transition } from '../sandbox/transition.ts';
+import { recordTemplate } from './sync.ts';
+import { findTemplate, type TemplateRow } from './table.ts';
+import { toTemplate } from './template.ts';
+
+/**
+ * Freezes a sandbox into a template; the sandbox keeps its state. Overwriting moves the template's head to the new
+ * build: nothing of the old one is touched before the new one is complete.
+ */
+export async function createSnapshot(
+  plane: Plane,
+  teamId: string,
+  wish: CreateSnapshot,
+  overwrite: boolean,
+): Promise<TemplateInfo> {
+  const freshId = newTemplateId();
+  const name = wish.name ?? freshId;
+  const key = `snapshot ${wish.sandbox_id} ${overwrite}`;
+  return plane.templateVerbs.run(`${teamId}/${name}`, key, `template ${name} is being written`, async () => {
+    const taken = checkName(await findTemplate(plane.db, teamId, name), name, overwrite);
+    const sandbox = await requireSandbox(plane, teamId, wish.sandbox_id);
+    if (sandbox.status !== 'running' && sandbox.status !== 'paused') throw wrongState(sandbox);
+    const templateId = taken?.id ?? freshId;
+    const done = await plane.verbs.run(
+      sandbox.id,
+      `snapshot ${name}`,
+      `sandbox ${sandbox.id} is snapshotting`,
+      () =>
+        transition(plane, sandbox, {
+          from: ['running', 'paused'],
+          through: 'snapshotting',
+          act: async () => {
+            const { template, sandbox: info } = await plane.host.snapshot(sandbox.id, templateId, name);
+            return { info, value: template };
+          },
+        }),
+    );
+    const row = await throughOutage(async () => {
+      await recordTemplate(plane, done.value, teamId, sandbox.build_id);
+      return findTemplate(plane.db, teamId, templateId);
+    });
+    if (!row) throw new ThawError('conflict', `template ${name} was deleted meanwhile`);
+    return toTemplate(row, done.timings);
+  });
+}
+
+function checkName(
+  taken: TemplateRow | undefined,
+  name: string,
+  overwrite: boolean,
+): TemplateRow | undefined {
+  if (taken?.type === 'base') {
+    throw new ThawError('already_exists', `${name} is a base template and cannot be overwritten`);
+  }
+  if (taken && !overwrite) {
+    throw new ThawError('already_exists', `template ${name} exists; ?overwrite=true replaces it`);
+  }
+  return taken;
+}

@@ -1,0 +1,36 @@
+import { CreateSnapshot, CreateSnapshotQuery, ListTemplates, TemplateInfo } from '@thaw/api';
+import { z } from 'zod';
+import type { App } from '../http/app.ts';
+import type { Plane } from '../plane.ts';
+import { page, readToken } from '../sandbox/list.ts';
+import { createSnapshot } from './create.ts';
+import { deleteSnapshot } from './delete.ts';
+import { listTemplates } from './table.ts';
+import { toTemplate } from './template.ts';
+
+export function templateRoutes(app: App, plane: Plane): void {
+  app.post('/v1/snapshots', {
+    schema: { body: CreateSnapshot, querystring: CreateSnapshotQuery, response: { 201: TemplateInfo } },
+    handler: async (request, reply) => {
+      const overwrite = request.query.overwrite === 'true';
+      return reply.code(201).send(await createSnapshot(plane, request.teamId, request.body, overwrite));
+    },
+  });
+  app.get('/v1/snapshots', {
+    schema: { querystring: ListTemplates, response: { 200: z.array(TemplateInfo) } },
+    handler: async (request, reply) => {
+      const { type, limit, next_token } = request.query;
+      const rows = await listTemplates(plane.db, request.teamId, type, limit + 1, readToken(next_token));
+      const { items, nextToken } = page(rows, limit, toTemplate);
+      if (nextToken) reply.header('X-Next-Token', nextToken);
+      return items;
+    },
+  });
+  app.delete('/v1/snapshots/:name', {
+    schema: { params: z.object({ name: z.string().toLowerCase() }) },
+    handler: async (request, reply) => {
+      await deleteSnapshot(plane, request.teamId, request.params.name);
+      return reply.code(204).send();
+    },
+  });
+}

@@ -1,0 +1,53 @@
+/** Template rows follow the host: its heads are the truth. */
+import type { Template, TemplateType } from '@thaw/api';
+import { DEFAULT_TEAM } from '../auth/key.ts';
+import { recordBuild } from '../build/record.ts';
+import type { Plane } from '../plane.ts';
+import { listAllTemplates, removeTemplate, upsertTemplate } from './table.ts';
+
+/** Upserts what the host has and forgets what it has no more. Names with a verb under way are left alone. */
+export async function syncTemplates(plane: Plane): Promise<void> {
+  const before = await listAllTemplates(plane.db);
+  const listed = await plane.host.templates();
+  const byId = new Map(before.map((row) => [row.id, row]));
+  for (const template of listed) {
+    const row = byId.get(template.id);
+    const teamId = template.type === 'base' ? null : (row?.team_id ?? DEFAULT_TEAM);
+    if (plane.templateVerbs.has(`${teamId}/${template.name}`)) continue;
+    try {
+      await recordTemplate(plane, template, teamId, row?.build_id ?? null);
+    } catch (error) {
+      // Two heads of one name: one of them is the rest of something that was cut off.
+      plane.log.warn(
+        { err: error, template: template.id, name: template.name },
+        'a template was not recorded',
+      );
+    }
+  }
+  const present = new Set(listed.map((template) => template.id));
+  for (const row of before) {
+    if (present.has(row.id) || plane.templateVerbs.has(`${row.team_id}/${row.name}`)) continue;
+    await removeTemplate(plane.db, row.id, row.build_id);
+    plane.log.info({ template: row.id, name: row.name }, 'the host has this template no more');
+  }
+}
+
+export async function recordTemplate(
+  plane: Plane,
+  template: Template,
+  teamId: string | null,
+  parentBuildId: string | null,
+): Promise<void> {
+  const buildId = await recordBuild(plane.db, template.build, parentBuildId);
+  await upsertTemplate(plane.db, {
+    id: template.id,
+    team_id: teamId,
+    name: template.name,
+    type: template.type as TemplateType,
+    vcpus: template.vcpus || null,
+    memory_mb: template.memoryMb || null,
+    disk_mb: template.diskMb,
+    build_id: buildId,
+    created_at: new Date(Number(template.createdAtUnix) * 1000 || Date.now()),
+  });
+}

@@ -1,0 +1,107 @@
+/** A whole control plane for tests: real PostgreSQL, the fake agent on a real socket, a port of its own. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { newApiKey } from '@thaw/api';
+import { pino } from 'pino';
+import { addKey } from './auth/key.ts';
+import type { Config } from './config.ts';
+import type { ThrowawayCluster } from './db/throwaway.ts';
+import { FakeAgent } from './host/fake-agent.ts';
+import { type ControlPlane, startControlPlane } from './start.ts';
+
+export interface Answer {
+  status: number;
+  headers: Headers;
+  // biome-ignore lint/suspicious/noExplicitAny: the body is what the test says it is
+  body: any;
+}
+
+export class TestPlane implements AsyncDisposable {
+  readonly agent: FakeAgent;
+  readonly config: Config;
+  readonly key: string;
+  running: ControlPlane;
+  readonly #undo: AsyncDisposableStack;
+
+  private constructor(
+    agent: FakeAgent,
+    config: Config,
+    key: string,
+    running: ControlPlane,
+    undo: AsyncDisposableStack,
+  ) {
+    this.agent = agent;
+    this.config = config;
+    this.key = key;
+    this.running = running;
+    this.#undo = undo;
+  }
+
+  /** In a new database of `cluster`. Rounds of reconcile come only at the start, unless `reconcileMs` says otherwise. */
+  static async start(
+    cluster: ThrowawayCluster,
+    options: { reconcileMs?: number; pingEveryMs?: number } = {},
+  ): Promise<TestPlane> {
+    await using undo = new AsyncDisposableStack();
+    const folder = mkdtempSync(join(tmpdir(), 'thaw-cp-'));
+    undo.defer(() => rmSync(folder, { recursive: true, force: true }));
+    const agent = undo.use(await new FakeAgent(join(folder, 'agent.sock')).listen());
+    const config: Config = {
+      databaseUrl: await cluster.database(),
+      listen: { host: '127.0.0.1', port: 0 },
+      agentSocket: agent.socketPath,
+      allowedOrigins: ['http://allowed.example'],
+      reconcileMs: options.reconcileMs ?? 3_600_000,
+      logLevel: process.env.THAW_LOG_LEVEL ?? 'silent',
+    };
+    const running = await startControlPlane(config, pino({ level: config.logLevel }), options);
+    const key = newApiKey();
+    await addKey(running.plane.db, key);
+    const test = new TestPlane(agent, config, key, running, undo.move());
+    return test;
+  }
+
+  get url(): string {
+    return this.running.url;
+  }
+
+  /** Stops the control plane, runs `meanwhile`, starts it again on the same database. */
+  async restart(meanwhile: () => void | Promise<void> = () => {}): Promise<void> {
+    await this.running[Symbol.asyncDispose]();
+    await meanwhile();
+    this.running = await startControlPlane(this.config, pino({ level: this.config.logLevel }));
+  }
+
+  /** A JSON request with the key; `body` may be a string that is sent as it is. */
+  async ask(
+    method: string,
+    path: string,
+    body?: unknown,
+    headers: Record<string, string> = {},
+  ): Promise<Answer> {
+    const response = await fetch(this.url + path, {
+      method,
+      headers: {
+        'X-API-Key': this.key,
+        ...(body !== undefined && { 'Content-Type': 'application/json' }),
+        ...headers,
+      },
+      ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+    });
+    const text = await response.text();
+    const isJson = response.headers.get('content-type')?.includes('json');
+    return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text };
+  }
+
+  async createSandbox(body: unknown = {}): Promise<string> {
+    const { status, body: sandbox } = await this.ask('POST', '/v1/sandboxes', body);
+    if (status !== 201) throw new Error(`create answered ${status}: ${JSON.stringify(sandbox)}`);
+    return sandbox.id;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.running[Symbol.asyncDispose]();
+    await this.#undo.disposeAsync();
+  }
+}
