@@ -171,6 +171,26 @@ export class Keeper extends EventEmitter<Events> {
     return exitSchema.parse(await this.#call('wait', { role, timeout_ms: timeoutMs }, timeoutMs));
   }
 
+  /**
+   * Resolves when the next child of this role ends. A keeper takes its children with it and so does nobody tell how
+   * they ended: both fields are null then. To be called before the child starts.
+   */
+  gone(role: string): Promise<Exit> {
+    return new Promise((resolve) => {
+      const onExit = (exit: { role: string } & Exit) => {
+        if (exit.role === role) done({ code: exit.code, signal: exit.signal });
+      };
+      const onClose = () => done({ code: null, signal: null });
+      const done = (exit: Exit) => {
+        this.off('exit', onExit);
+        this.off('close', onClose);
+        resolve(exit);
+      };
+      this.on('exit', onExit);
+      this.on('close', onClose);
+    });
+  }
+
   /** Nothing happens when the child has ended already. */
   async signal(role: string, signal: Signal): Promise<void> {
     await this.#call('signal', { role, signal });

@@ -124,7 +124,10 @@ export class Wire {
       this.#unread = [];
       this.#unreadBytes = 0;
       rest = rest.subarray(end + 1);
-      if (!this.#takeFrame(line)) return this.close();
+      if (!this.#takeFrame(line)) {
+        this.close();
+        return;
+      }
     }
     if (rest.length === 0) return;
     this.#unread.push(rest);

@@ -1,0 +1,182 @@
+/** A VM's memory: a client of the pager, which runs as a child of the sandbox's keeper. */
+import path from 'node:path';
+import { ThawError } from '@thaw/api';
+import { z } from 'zod';
+import type { FdSource, Keeper } from '../keeper/keeper.ts';
+import { addChain } from './chain.ts';
+import type { Chain, Dumped, Memory, MemoryStats, Tracker } from './vmm.ts';
+
+const START_TIMEOUT_MS = 5000;
+/** A dump writes up to all of the guest's memory. */
+const DUMP_TIMEOUT_MS = 120_000;
+const COMMIT_TIMEOUT_MS = 10_000;
+const LOG_BYTES = 64 * 1024;
+
+const startedSchema = z.object({ tracker: z.enum(['scan', 'compare']) });
+const dumpedSchema = z.object({
+  stored_bytes: z.number(),
+  zero_bytes: z.number(),
+  read_bytes: z.number(),
+  scan_us: z.number(),
+  copy_us: z.number(),
+});
+const statsSchema = z.object({
+  faults: z.number(),
+  pages_faulted: z.number(),
+  bytes_copied: z.number(),
+  bytes_zeroed: z.number(),
+  bytes_by_build: z.record(z.string(), z.number()),
+  latency_us: z.object({
+    p50: z.number(),
+    p90: z.number(),
+    p99: z.number(),
+    max: z.number(),
+    buckets: z.array(z.tuple([z.number(), z.number()])),
+  }),
+  removed_pages: z.number(),
+  read_frozen_bytes: z.number(),
+  tracker: z.string(),
+  resident_bytes: z.number(),
+});
+
+export interface PagerSpec {
+  program: string;
+  uid: number;
+  /** Who may shake hands. */
+  vmmUid: number;
+  memoryBytes: number;
+  tracker: 'auto' | Tracker;
+  /** A new file, under the run folder. */
+  state: string;
+  /** Where missing pages come from; nothing at a boot. */
+  chain?: Chain;
+}
+
+/** Where the VMM finds the pager, as the host sees it. */
+export function pagerSocket(runDir: string): string {
+  return path.join(runDir, 'vmm', 'pager.sock');
+}
+
+export class Pager implements Memory {
+  readonly backend = 'uffd';
+  readonly tracker: Tracker;
+  readonly #keeper: Keeper;
+
+  private constructor(keeper: Keeper, tracker: Tracker) {
+    this.#keeper = keeper;
+    this.tracker = tracker;
+  }
+
+  /** Starts the pager; it listens for its VMM when this returns. */
+  static async start(keeper: Keeper, spec: PagerSpec): Promise<Pager> {
+    const child = {
+      argv: [spec.program],
+      env: {},
+      uid: spec.uid,
+      gid: spec.uid,
+      caps: ['SYS_PTRACE' as const],
+      root: 'host' as const,
+      rlimits: { nofile: 256 },
+      log_bytes: LOG_BYTES,
+    };
+    const fds: FdSource[] = [
+      { listen: pagerSocket(keeper.runDir), uid: spec.vmmUid, mode: 0o600 },
+      { open: spec.state, flags: 'create' },
+    ];
+    const request = {
+      op: 'start',
+      mode: spec.chain === undefined ? 'boot' : 'restore',
+      memory_bytes: spec.memoryBytes,
+      tracker: spec.tracker,
+      peer_uid: spec.vmmUid,
+      listen: 0,
+      state: 1,
+      ...addChain(fds, spec.chain),
+    };
+    // The keeper takes requests in order, so the second need not wait for the first one's answer.
+    const [, started] = await Promise.all([
+      keeper.spawn('pager', child, true),
+      keeper.ask('pager', request, fds, START_TIMEOUT_MS),
+    ]);
+    return new Pager(keeper, startedSchema.parse(started).tracker);
+  }
+
+  /**
+   * Resolves when the VMM has handed over its memory; throws when the pager refuses it or `timeoutMs` is over.
+   * To be called before the VMM starts, so that no event is missed.
+   */
+  handshake(timeoutMs: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const fail = (cause: unknown) => {
+        leave();
+        reject(new ThawError('internal', 'the VM did not hand over its memory', { cause }));
+      };
+      const onChild = ({ role, body }: { role: string; body: { event: string; reason?: unknown } }) => {
+        if (role !== 'pager') return;
+        if (body.event === 'failed') fail(body.reason);
+        if (body.event !== 'handshake') return;
+        leave();
+        resolve();
+      };
+      const onExit = ({ role }: { role: string }) => {
+        if (role === 'pager' || role === 'vmm') fail(`${role} ended`);
+      };
+      const timer = setTimeout(() => fail(`no handshake in ${timeoutMs} ms`), timeoutMs);
+      const leave = () => {
+        clearTimeout(timer);
+        this.#keeper.off('child', onChild);
+        this.#keeper.off('exit', onExit);
+      };
+      this.#keeper.on('child', onChild);
+      this.#keeper.on('exit', onExit);
+    });
+  }
+
+  async dump(files: { memfile: string; runs: string }): Promise<Dumped> {
+    const fds: FdSource[] = [
+      { open: files.memfile, flags: 'create' },
+      { open: files.runs, flags: 'create' },
+    ];
+    const result = await this.#keeper.ask(
+      'pager',
+      { op: 'dump', ...{ memfile: 0, runs: 1 } },
+      fds,
+      DUMP_TIMEOUT_MS,
+    );
+    const dumped = dumpedSchema.parse(result);
+    return {
+      storedBytes: dumped.stored_bytes,
+      zeroBytes: dumped.zero_bytes,
+      readBytes: dumped.read_bytes,
+      scanUs: dumped.scan_us,
+      copyUs: dumped.copy_us,
+    };
+  }
+
+  async commit(chain: Chain): Promise<void> {
+    const fds: FdSource[] = [];
+    const request = { op: 'commit', ...addChain(fds, chain) };
+    await this.#keeper.ask('pager', request, fds, COMMIT_TIMEOUT_MS);
+  }
+
+  async abort(): Promise<void> {
+    await this.#keeper.ask('pager', { op: 'abort' }, [], COMMIT_TIMEOUT_MS);
+  }
+
+  async stats(): Promise<MemoryStats> {
+    const result = await this.#keeper.ask('pager', { op: 'stats' }, [], COMMIT_TIMEOUT_MS);
+    const stats = statsSchema.parse(result);
+    return {
+      faults: stats.faults,
+      pagesFaulted: stats.pages_faulted,
+      bytesCopied: stats.bytes_copied,
+      bytesZeroed: stats.bytes_zeroed,
+      bytesByBuild: stats.bytes_by_build,
+      latencyUs: stats.latency_us,
+      removedPages: stats.removed_pages,
+      readFrozenBytes: stats.read_frozen_bytes,
+      tracker: stats.tracker,
+      residentBytes: stats.resident_bytes,
+    };
+  }
+}

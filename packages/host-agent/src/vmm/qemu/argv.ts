@@ -1,0 +1,106 @@
+/** The command line of stock QEMU for one sandbox. Paths are those of its jail. */
+import { DISK_PATH } from '../disk.ts';
+
+export const MACHINE = 'microvm';
+/** Runs everywhere; `max` and `host` would tie a snapshot to one processor. */
+export const CPU_MODEL = 'Nehalem';
+
+/** Descriptors that the VMM inherits from the keeper. */
+export const FD = { userfaultfd: 10, monitor: 11, vmstate: 12 } as const;
+
+export const JAIL = {
+  kernel: '/boot/vmlinux',
+  initramfs: '/boot/initramfs',
+  preload: '/thaw/preload.so',
+  memoryDir: '/mem',
+  memory: '/mem/ram',
+  pagerSocket: '/run/pager.sock',
+  saveSocket: '/run/save.sock',
+} as const;
+
+const GUEST_MAC = '02:fc:00:00:00:05';
+/** Translated code: large enough for a busy guest, small enough for many guests. */
+const TRANSLATION_CACHE_MB = 64;
+
+export interface Guest {
+  program: string;
+  accelerator: 'kvm' | 'tcg';
+  vcpus: number;
+  memoryMb: number;
+  tapName: string;
+  tscKhz: number;
+  cmdline: string[];
+  /** Wait for a device state instead of starting the kernel. */
+  incoming: boolean;
+}
+
+export function argv(guest: Guest): string[] {
+  const accel = guest.accelerator === 'tcg' ? `tcg,thread=multi,tb-size=${TRANSLATION_CACHE_MB}` : 'kvm';
+  const flags: string[][] = [
+    ['-nodefaults'],
+    ['-no-user-config'],
+    ['-no-reboot'],
+    ['-display', 'none'],
+    ['-S'],
+    ['-machine', `${MACHINE},acpi=on,pcie=off,rtc=on,memory-backend=ram`],
+    ['-accel', accel],
+    ['-cpu', CPU_MODEL],
+    ['-smp', String(guest.vcpus)],
+    ['-m', `${guest.memoryMb}M`],
+    // Shared, so that a migration leaves the memory out; the preload library makes the mapping private.
+    ['-object', `memory-backend-file,id=ram,size=${guest.memoryMb}M,mem-path=${JAIL.memory},share=on`],
+    ['-kernel', JAIL.kernel],
+    ['-initrd', JAIL.initramfs],
+    ['-append', kernelCmdline(guest).join(' ')],
+    ['-chardev', 'stdio,id=console,signal=off'],
+    ['-serial', 'chardev:console'],
+    ['-chardev', `socket,id=monitor,fd=${FD.monitor},server=on,wait=off`],
+    ['-mon', 'chardev=monitor,mode=control'],
+    // drop-cache: else a restore syncs the file and throws its page cache away.
+    [
+      '-blockdev',
+      `driver=raw,node-name=disk,discard=unmap,file.driver=file,file.filename=${DISK_PATH},file.drop-cache=off,file.locking=off`,
+    ],
+    ['-device', 'virtio-blk-device,id=blk0,drive=disk,werror=report,rerror=report'],
+    ['-netdev', `tap,id=net,ifname=${guest.tapName},script=no,downscript=no`],
+    // status: else the guest may hold its first packets back for up to a second.
+    ['-device', `virtio-net-device,id=net0,netdev=net,mac=${GUEST_MAC},status=off`],
+    ['-device', 'virtio-rng-device,id=rng0'],
+    ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
+  ];
+  if (guest.incoming) flags.push(['-incoming', 'defer']);
+  return [guest.program, ...flags.flat()];
+}
+
+/**
+ * Without the counter's rate and `no_timer_check`, calibration against an emulated timer fails now and then and
+ * the boot hangs for ever. With KVM neither is needed, and a guest keeps its mitigations.
+ */
+function kernelCmdline(guest: Guest): string[] {
+  const emulated = [
+    `tsc_early_khz=${guest.tscKhz}`,
+    'tsc=reliable',
+    'no_timer_check',
+    'mitigations=off',
+    'nokaslr',
+  ];
+  return [
+    'console=ttyS0',
+    'reboot=t',
+    'panic=-1',
+    'quiet',
+    'random.trust_cpu=on',
+    '8250.nr_uarts=1',
+    'ipv6.disable=1',
+    'audit=0',
+    'selinux=0',
+    'apparmor=0',
+    'cryptomgr.notests',
+    'raid=noautodetect',
+    'nomodule_sig',
+    'rcupdate.rcu_expedited=1',
+    'pci=off',
+    ...(guest.accelerator === 'tcg' ? emulated : []),
+    ...guest.cmdline,
+  ];
+}

@@ -1,0 +1,56 @@
+/** Finds out once what this host's QEMU can do, then starts VMs with it. */
+import { z } from 'zod';
+import { run } from '../../os/run.ts';
+import type { BootSpec, RestoreSpec, Vm, VmmInfo, VmmKit } from '../vmm.ts';
+import { kvmWorks } from './accelerator.ts';
+import { CPU_MODEL, MACHINE } from './argv.ts';
+import { type Binaries, start } from './start.ts';
+
+export interface QemuOptions {
+  binaries: Binaries;
+  /** auto: KVM when a guest kernel starts under it. */
+  accelerator: 'auto' | 'kvm' | 'tcg';
+  /** A guest kernel for the probe, and an unprivileged user to run it as. */
+  probe: { kernel: string; uid: number };
+}
+
+export async function qemuKit(options: QemuOptions): Promise<VmmKit> {
+  const { binaries } = options;
+  const [accelerator, version, tscKhz] = await Promise.all([
+    chooseAccelerator(options),
+    readVersion(binaries.qemu),
+    measureTsc(binaries.keeper),
+  ]);
+  const info: VmmInfo = {
+    vmm: 'qemu',
+    version,
+    machine: MACHINE,
+    cpuModel: CPU_MODEL,
+    accelerator,
+    isolation: accelerator === 'kvm' ? 'hardware-vm' : 'emulated',
+    tscKhz,
+  };
+  return {
+    info,
+    boot: (spec: BootSpec): Promise<Vm> => start(binaries, info, spec),
+    restore: (spec: RestoreSpec): Promise<Vm> => start(binaries, info, spec),
+  };
+}
+
+async function chooseAccelerator({ accelerator, binaries, probe }: QemuOptions): Promise<'kvm' | 'tcg'> {
+  if (accelerator !== 'auto') return accelerator;
+  return (await kvmWorks(binaries.qemu, probe.kernel, probe.uid)) ? 'kvm' : 'tcg';
+}
+
+/** major.minor */
+async function readVersion(program: string): Promise<string> {
+  const { stdout } = await run([program, '--version']);
+  const found = /version (\d+\.\d+)/.exec(stdout)?.[1];
+  if (found === undefined) throw new Error(`${program} does not tell its version`);
+  return found;
+}
+
+async function measureTsc(keeper: string): Promise<number> {
+  const { stdout } = await run([keeper, 'tsc']);
+  return z.object({ tsc_khz: z.number().int().positive() }).parse(JSON.parse(stdout)).tsc_khz;
+}

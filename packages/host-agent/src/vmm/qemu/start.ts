@@ -1,0 +1,157 @@
+/**
+ * From a fresh keeper to a VM that runs:
+ *
+ *   jail ─► block store ──────────────┬─► monitor ─► (device state) ─► go
+ *      └──► pager ─► QEMU ─► handshake┘
+ *
+ * QEMU starts stopped. It goes only after the pager holds its memory: the loader ignores a preload library that
+ * it cannot open, and such a VM would lose its memory at the first snapshot.
+ */
+import path from 'node:path';
+import { ThawError } from '@thaw/api';
+import type { Keeper } from '../../keeper/keeper.ts';
+import { BlockStore } from '../disk.ts';
+import { Pager } from '../memory.ts';
+import type { BootSpec, RestoreSpec, Vm, VmmInfo } from '../vmm.ts';
+import { argv, FD, JAIL } from './argv.ts';
+import { Qmp } from './qmp.ts';
+import { QemuVm } from './vm.ts';
+
+/** Host paths of the programs that a VM is made of; readable by everyone. */
+export interface Binaries {
+  keeper: string;
+  pager: string;
+  blockstore: string;
+  preload: string;
+  qemu: string;
+}
+
+const HANDSHAKE_TIMEOUT_MS = 2000;
+const GREETING_TIMEOUT_MS = 5000;
+const LOG_BYTES = 256 * 1024;
+
+export async function start(binaries: Binaries, info: VmmInfo, spec: BootSpec | RestoreSpec): Promise<Vm> {
+  const { keeper } = spec;
+  await using undo = new AsyncDisposableStack();
+  await buildJail(binaries, info, spec);
+  undo.defer(() => endRoles(keeper));
+  const store = startDisk(binaries, spec);
+  store.catch(() => {});
+  const memory = await startPager(binaries, spec);
+  const handshake = memory.handshake(HANDSHAKE_TIMEOUT_MS);
+  handshake.catch(() => {});
+  // Growing needs the file before QEMU opens it with its final size in mind.
+  if (spec.disk.grow) await store;
+  const gone = keeper.gone('vmm');
+  const vmm = await spawnQemu(binaries, info, spec, memory);
+  const qmp = Qmp.open(monitorSocket(keeper), GREETING_TIMEOUT_MS);
+  undo.defer(async () => (await qmp.catch(() => undefined))?.close());
+  try {
+    const [disk] = await Promise.all([store, handshake, qmp]);
+    const vm = new QemuVm({
+      keeper,
+      qmp: await qmp,
+      memory,
+      disk,
+      info,
+      pid: vmm.pid,
+      gone,
+      uid: spec.uids.vmm,
+    });
+    await vm.prepare();
+    if (spec.kind === 'restore') await vm.load();
+    await vm.goOn();
+    undo.move();
+    return vm;
+  } catch (error) {
+    const words = await keeper.logs('vmm').catch(() => '');
+    throw new ThawError('internal', 'the VM did not start', { cause: [error, words] });
+  }
+}
+
+function monitorSocket(keeper: Keeper): string {
+  return path.join(keeper.runDir, 'vmm', 'qmp.sock');
+}
+
+function buildJail(binaries: Binaries, info: VmmInfo, spec: BootSpec | RestoreSpec): Promise<void> {
+  return spec.keeper.jail({
+    uid: spec.uids.vmm,
+    binds: [
+      { source: spec.kernel, target: JAIL.kernel, ro: true },
+      { source: spec.initramfs, target: JAIL.initramfs, ro: true },
+      { source: binaries.preload, target: JAIL.preload, ro: true },
+    ],
+    dirs: [JAIL.memoryDir],
+    devices: ['null', 'urandom', 'net/tun', ...(info.accelerator === 'kvm' ? (['kvm'] as const) : [])],
+  });
+}
+
+async function startDisk(binaries: Binaries, spec: BootSpec | RestoreSpec): Promise<BlockStore> {
+  const disk = await BlockStore.start(spec.keeper, {
+    ...spec.disk,
+    program: binaries.blockstore,
+    uid: spec.uids.blockstore,
+  });
+  if (spec.disk.grow) await disk.grow(spec.uids.vmm);
+  return disk;
+}
+
+function startPager(binaries: Binaries, spec: BootSpec | RestoreSpec): Promise<Pager> {
+  return Pager.start(spec.keeper, {
+    program: binaries.pager,
+    uid: spec.uids.pager,
+    vmmUid: spec.uids.vmm,
+    memoryBytes: spec.memoryMb * 2 ** 20,
+    tracker: spec.tracker,
+    state: spec.pagerState,
+    ...(spec.kind === 'restore' ? { chain: spec.memory } : {}),
+  });
+}
+
+function spawnQemu(
+  binaries: Binaries,
+  info: VmmInfo,
+  spec: BootSpec | RestoreSpec,
+  memory: Pager,
+): Promise<{ pid: number }> {
+  const { keeper, uids } = spec;
+  const state = spec.kind === 'restore' ? [{ as: FD.vmstate, open: spec.vmstate, flags: 'r' as const }] : [];
+  return keeper.spawn('vmm', {
+    argv: argv({
+      program: binaries.qemu,
+      accelerator: info.accelerator === 'kvm' ? 'kvm' : 'tcg',
+      vcpus: spec.vcpus,
+      memoryMb: spec.memoryMb,
+      tapName: spec.tapName,
+      tscKhz: info.tscKhz,
+      cmdline: spec.cmdline,
+      incoming: spec.kind === 'restore',
+    }),
+    env: {
+      LD_PRELOAD: JAIL.preload,
+      THAW_MEM_PATH: JAIL.memory,
+      THAW_UFFD_DEV_FD: String(FD.userfaultfd),
+      THAW_PAGER_SOCKET: JAIL.pagerSocket,
+      THAW_PAGER_MODE: spec.kind,
+      THAW_TRACKER: memory.tracker,
+    },
+    uid: uids.vmm,
+    gid: uids.vmm,
+    root: 'jail',
+    netns: spec.netns,
+    fds: [
+      { as: FD.userfaultfd, open: '/dev/userfaultfd', flags: 'rw' },
+      { as: FD.monitor, listen: monitorSocket(keeper), uid: 0, mode: 0o600 },
+      ...state,
+    ],
+    rlimits: { nofile: 512 },
+    log_bytes: LOG_BYTES,
+  });
+}
+
+/** Undo: nothing of the VM runs on. The keeper itself belongs to the caller. */
+async function endRoles(keeper: Keeper): Promise<void> {
+  for (const role of ['vmm', 'pager', 'blockstore']) {
+    await keeper.signal(role, 'KILL').catch(() => {});
+  }
+}
