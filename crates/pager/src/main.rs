@@ -1,1 +1,88 @@
-fn main() {}
+//! Serves one VM's missing memory through userfaultfd and finds its dirty pages.
+//!
+//! The keeper starts it and asks it, over the control channel at descriptor 3: `start`, `dump`, `commit`, `abort`,
+//! `stats`. It tells the keeper `handshake` (with a spare of the userfaultfd), `failed` and `gone`.
+//!
+//! ```text
+//!            start            handshake              VMM ends
+//!   idle ─────────► listening ─────────► serving ──────────────► gone
+//!                    │    ▲               dump* ─► commit | abort
+//!                    └────┘ bad peer: failed
+//! ```
+
+mod commit;
+mod diff;
+mod dump;
+mod handshake;
+mod latency;
+mod mmap;
+mod page;
+mod page_set;
+mod pagemap;
+mod process;
+mod regions;
+mod seccomp;
+mod serve;
+mod session;
+mod source;
+mod start;
+mod state;
+mod stats;
+mod uffd;
+mod vmm;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde_json::Value;
+use thaw_control::{ControlError, Request, child_channel};
+
+use crate::session::Session;
+
+fn main() -> ExitCode {
+    end_on_panic();
+    if let Err(error) = seccomp::confine() {
+        eprintln!("thaw-pager: system calls can't be limited: {error}");
+        return ExitCode::FAILURE;
+    }
+    let channel = Arc::new(child_channel());
+    let mut session: Option<Arc<Session>> = None;
+    let served = thaw_control::serve(&channel, |request| {
+        let Some(started) = &session else {
+            if request.op != "start" {
+                return Err(ControlError::new("invalid_state", "the pager is not started"));
+            }
+            let (started, result) = start::start(&channel, request)?;
+            session = Some(started);
+            return Ok(result);
+        };
+        answer(started, request)
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("thaw-pager: control channel: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn answer(session: &Session, request: Request) -> Result<Value, ControlError> {
+    match request.op.as_str() {
+        "dump" => dump::dump(session, request),
+        "commit" => commit::commit(session, request),
+        "abort" => commit::abort(session),
+        "stats" => stats::stats(session),
+        "start" => Err(ControlError::new("invalid_state", "the pager is started already")),
+        other => Err(ControlError::invalid(format!("unknown request {other:?}"))),
+    }
+}
+
+/// A pager without its fault thread would let the VM hang unnoticed: better gone, and reported by the keeper.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(101);
+    }));
+}

@@ -1,1 +1,31 @@
-//! Preload library for QEMU.
+//! Loaded into an unmodified QEMU (`LD_PRELOAD`): gives the guest's memory to a pager.
+//!
+//! QEMU maps its memory backend file shared, so that `x-ignore-shared` leaves it out of the device state. This
+//! library makes that one mapping private anonymous memory instead, registers it with userfaultfd, and hands
+//! the userfaultfd to the pager in Firecracker's handshake.
+//!
+//! | variable | |
+//! |---|---|
+//! | `THAW_MEM_PATH` | the memory backend's file |
+//! | `THAW_UFFD_DEV_FD` | an open /dev/userfaultfd, closed once used |
+//! | `THAW_PAGER_SOCKET` | the pager's Unix socket |
+//! | `THAW_PAGER_MODE` | `boot`: missing pages are zero; `restore`: the pager serves them |
+//! | `THAW_TRACKER` | `scan`: the kernel marks written pages; `compare`: it can't |
+//!
+//! A guest whose memory is not served must not run: whatever goes wrong ends the process with status 97.
+
+mod abort;
+mod environment;
+mod guest_memory;
+mod handshake;
+mod interpose;
+mod uffd;
+
+/// Checks the environment before QEMU's `main` runs.
+extern "C" fn at_load() {
+    environment::read();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_LOAD: extern "C" fn() = at_load;

@@ -1,0 +1,281 @@
+//! Serves page faults. One thread, no allocation and no lock held per fault:
+//!
+//! 1. sleep until the VMM faults, ends, or somebody else connects;
+//! 2. read all waiting events. The kernel hands out faults before a discard that happened earlier, and refuses to
+//!    install anything while a discard is unread: so discards are applied first, then the faults answered;
+//! 3. for each fault the page itself, then its neighbours within an aligned window, as far as they come from the
+//!    same place. A page that is there already stays: the kernel says so;
+//! 4. faults that the kernel refused meanwhile wait for the next round.
+
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::handshake::{accept, await_vmm};
+use crate::page_set::{PAGE_BYTES, PageSet, new_words};
+use crate::regions::{Region, Regions};
+use crate::session::{Mode, Session, Tracker};
+use crate::source::{Piece, Source};
+use crate::uffd::{Event, EventBuffer, Install};
+use crate::vmm::Vmm;
+
+/// Larger windows bring many times more bytes than the guest uses, smaller ones more faults.
+const WINDOW_PAGES: u64 = 16;
+/// At most one fault waits per thread of the VMM.
+const FAULTS_MAX: usize = 4096;
+const RETRY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
+
+/// Waits for the VMM and serves it until it ends.
+pub fn serve(session: &Session, listener: OwnedFd) -> std::io::Result<()> {
+    let refused = |reason: &str| session.report_failed(reason, false);
+    let vmm = await_vmm(&listener, session.peer_uid, session.memory_bytes, refused)?;
+    let vmm = session.vmm.get_or_init(|| vmm);
+    session.report_handshake(vmm)?;
+    let installed = new_words(session.pages());
+    let mut server = Server {
+        session,
+        vmm,
+        regions: vmm.regions(),
+        protect: session.mode == Mode::Restore && session.tracker() == Tracker::Scan,
+        installed: PageSet::new(&installed),
+        waiting: Vec::with_capacity(FAULTS_MAX),
+    };
+    server.run(&listener)?;
+    session.report_gone();
+    Ok(())
+}
+
+struct Server<'a> {
+    session: &'a Session,
+    vmm: &'a Vmm,
+    regions: Arc<Regions>,
+    /// Pages are installed write-protected, so that a later write shows.
+    protect: bool,
+    /// Pages that were installed and not discarded since: a window need not try them. A hint only.
+    installed: PageSet<'a>,
+    /// Addresses of faults that are read and not answered.
+    waiting: Vec<u64>,
+}
+
+/// What is to be done about a fault.
+enum Answer {
+    Answered,
+    /// The kernel refused for now.
+    Later,
+}
+
+impl Server<'_> {
+    fn run(&mut self, listener: &OwnedFd) -> std::io::Result<()> {
+        let mut events = EventBuffer::new();
+        while self.sleep(listener)? {
+            let started = Instant::now();
+            loop {
+                self.vmm.uffd.read(&mut events)?;
+                let more = events.is_full() && self.waiting.len() + crate::uffd::EVENTS_MAX <= FAULTS_MAX;
+                for event in events.take() {
+                    self.note(event);
+                }
+                if !more {
+                    break;
+                }
+            }
+            let source = self.session.source();
+            let mut left = 0;
+            for index in 0..self.waiting.len() {
+                let address = self.waiting[index];
+                if matches!(self.answer(&source, address, started), Answer::Later) {
+                    self.waiting[left] = address;
+                    left += 1;
+                }
+            }
+            self.waiting.truncate(left);
+        }
+        Ok(())
+    }
+
+    /// False when the VMM has ended. Its death shows on its socket and its process, never on the userfaultfd.
+    fn sleep(&self, listener: &OwnedFd) -> std::io::Result<bool> {
+        let ended = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
+        let mut polled = [
+            PollFd::new(&self.vmm.uffd, PollFlags::IN),
+            PollFd::new(&self.vmm.socket, PollFlags::RDHUP),
+            PollFd::new(&self.vmm.process, PollFlags::IN),
+            PollFd::new(listener, PollFlags::IN),
+        ];
+        let retry = (!self.waiting.is_empty()).then_some(&RETRY);
+        rustix::io::retry_on_intr(|| poll(&mut polled, retry))?;
+        if polled[1].revents().intersects(ended) || polled[2].revents().contains(PollFlags::IN) {
+            return Ok(false);
+        }
+        if polled[3].revents().contains(PollFlags::IN) && accept(listener)?.is_some() {
+            self.session.report_failed("a second connection was refused", true);
+        }
+        Ok(true)
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Missing { address } => self.waiting.push(address),
+            Event::Protected { address } => {
+                // Only a peer that registered for it gets here; its write just has to go on.
+                if let Err(error) = self.vmm.uffd.unprotect(page_start(address), PAGE_BYTES) {
+                    self.session.report_failed(&format!("write fault not answered: {error}"), true);
+                }
+            }
+            Event::Remove { start, end } => self.forget(start..end),
+            Event::Unmap { start, end } => {
+                self.forget(start..end);
+                self.wake(start, end - start);
+            }
+            Event::Remap { from, to, length } => {
+                self.regions = Arc::new(self.regions.moved(from, to, length));
+                self.vmm.set_regions((*self.regions).clone());
+                self.wake(from, length);
+            }
+            // The child's memory is not the VM's. Its descriptor is closed here.
+            Event::Fork { uffd } => drop(uffd),
+            Event::Other { kind } => {
+                self.session.report_failed(&format!("userfaultfd event {kind} is not expected"), true);
+            }
+        }
+    }
+
+    /// From now on the range reads as zero wherever it is missing.
+    fn forget(&self, addresses: Range<u64>) {
+        for pages in self.regions.pages(addresses) {
+            self.session.state.removed().insert(pages.clone());
+            self.installed.remove(pages);
+        }
+    }
+
+    /// Who waits in memory that moved away faults again, or gets its signal.
+    fn wake(&self, start: u64, length: u64) {
+        if let Err(error) = self.vmm.uffd.wake(start, length) {
+            self.session.report_failed(&format!("waiting threads not woken: {error}"), true);
+        }
+    }
+
+    fn answer(&mut self, source: &Source, address: u64, started: Instant) -> Answer {
+        let Some(region) = self.regions.at(address).copied() else {
+            self.session.report_failed(&format!("fault at {address:#x}, outside of every region"), true);
+            return Answer::Answered;
+        };
+        let offset = page_start(address) - region.base + region.offset;
+        let piece = source.piece(offset);
+        let page = offset / PAGE_BYTES;
+        let zero = self.is_zero(&piece, page);
+        match self.install(&region, &piece, zero, page..page + 1) {
+            Install::Done => {}
+            Install::Busy => return Answer::Later,
+            Install::Present => self.wake(page_start(address), PAGE_BYTES),
+            Install::Gone => return Answer::Answered,
+            failed => {
+                self.session.report_failed(&format!("page at {offset:#x} not installed: {failed:?}"), true);
+                return Answer::Answered;
+            }
+        }
+        let counters = &self.session.counters;
+        counters.latency.record(started.elapsed());
+        counters.faults.fetch_add(1, Ordering::Relaxed);
+        counters.pages_faulted.fetch_add(1, Ordering::Relaxed);
+        self.install_neighbours(&region, &piece, zero, page);
+        Answer::Answered
+    }
+
+    fn is_zero(&self, piece: &Piece<'_>, page: u64) -> bool {
+        piece.is_zero() || self.session.state.removed().contains(page)
+    }
+
+    /// The rest of the window around a page that was just installed. Whatever does not go is left to its own fault.
+    fn install_neighbours(&mut self, region: &Region, piece: &Piece<'_>, zero: bool, page: u64) {
+        let window = page - page % WINDOW_PAGES..page - page % WINDOW_PAGES + WINDOW_PAGES;
+        let first = piece.range.start.max(region.offset) / PAGE_BYTES;
+        let last = piece.range.end.min(region.offset + region.size) / PAGE_BYTES;
+        let end = window.end.min(last);
+        let mut next = window.start.max(first);
+        while next < end {
+            if !self.belongs(piece, zero, next) {
+                next += 1;
+                continue;
+            }
+            let start = next;
+            while next < end && self.belongs(piece, zero, next) {
+                next += 1;
+            }
+            if !self.install_run(region, piece, zero, start..next) {
+                return;
+            }
+        }
+    }
+
+    fn belongs(&self, piece: &Piece<'_>, zero: bool, page: u64) -> bool {
+        !self.installed.contains(page) && self.is_zero(piece, page) == zero
+    }
+
+    /// False if it is better to stop.
+    fn install_run(&mut self, region: &Region, piece: &Piece<'_>, zero: bool, mut pages: Range<u64>) -> bool {
+        while !pages.is_empty() {
+            match self.install(region, piece, zero, pages.clone()) {
+                Install::Done => {
+                    self.count_neighbours(pages.end - pages.start);
+                    return true;
+                }
+                Install::Part(bytes) => {
+                    self.count_neighbours(bytes / PAGE_BYTES);
+                    pages.start += bytes / PAGE_BYTES;
+                }
+                Install::Present => {
+                    self.installed.insert(pages.start..pages.start + 1);
+                    pages.start += 1;
+                }
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn count_neighbours(&self, pages: u64) {
+        self.session.counters.pages_faulted.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    fn install(&mut self, region: &Region, piece: &Piece<'_>, zero: bool, pages: Range<u64>) -> Install {
+        let range = pages.start * PAGE_BYTES..pages.end * PAGE_BYTES;
+        let to = range.start - region.offset + region.base;
+        let counters = &self.session.counters;
+        let bytes = if zero { None } else { piece.bytes(range.clone()) };
+        let outcome = match bytes {
+            None => self.vmm.uffd.zero(to, range.end - range.start),
+            Some(bytes) => {
+                let mut outcome = self.vmm.uffd.copy(to, bytes, self.protect);
+                if outcome == Install::Refused && self.protect {
+                    // Registered for missing pages only: no write marks there, dumps will compare.
+                    self.protect = false;
+                    outcome = self.vmm.uffd.copy(to, bytes, false);
+                }
+                outcome
+            }
+        };
+        let done = match outcome {
+            Install::Done => range.end - range.start,
+            Install::Part(bytes) => bytes,
+            _ => 0,
+        };
+        if done > 0 {
+            self.installed.insert(pages.start..pages.start + done / PAGE_BYTES);
+            let total = if bytes.is_some() { &counters.bytes_copied } else { &counters.bytes_zeroed };
+            total.fetch_add(done, Ordering::Relaxed);
+            if let (Some(_), Some(served)) = (bytes, piece.served()) {
+                served.fetch_add(done, Ordering::Relaxed);
+            }
+        }
+        outcome
+    }
+}
+
+fn page_start(address: u64) -> u64 {
+    address & !(PAGE_BYTES - 1)
+}

@@ -1,0 +1,102 @@
+//! `start`: takes the memory's source and the listening socket, and begins to serve.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use thaw_control::{Channel, ControlError, Request};
+
+use crate::page_set::PAGE_BYTES;
+use crate::pagemap::can_scan;
+use crate::serve::serve;
+use crate::session::{Mode, Session, Tracker};
+use crate::source::{BytesByBuild, Source};
+use crate::state::State;
+
+/// 16 TiB: what one state file and one header can sensibly describe.
+const MEMORY_BYTES_MAX: u64 = 1 << 44;
+
+#[derive(Deserialize)]
+struct Start {
+    mode: WantedMode,
+    memory_bytes: u64,
+    tracker: WantedTracker,
+    peer_uid: u32,
+    listen: usize,
+    state: usize,
+    header: Option<usize>,
+    #[serde(default)]
+    builds: BTreeMap<String, usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WantedMode {
+    Boot,
+    Restore,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WantedTracker {
+    Auto,
+    Scan,
+    Compare,
+}
+
+pub fn start(channel: &Arc<Channel>, mut request: Request) -> Result<(Arc<Session>, Value), ControlError> {
+    let body: Start = request.body()?;
+    if body.memory_bytes == 0
+        || body.memory_bytes > MEMORY_BYTES_MAX
+        || !body.memory_bytes.is_multiple_of(PAGE_BYTES)
+    {
+        return Err(ControlError::invalid(format!("{} bytes of memory", body.memory_bytes)));
+    }
+    let tracker = choose(&body.tracker)?;
+    let listener = request.take_fd(body.listen)?;
+    let state = State::create(request.take_fd(body.state)?, body.memory_bytes)?;
+    let mut bytes_by_build = BytesByBuild::new();
+    let (mode, source) = match (body.mode, body.header) {
+        (WantedMode::Boot, None) => (Mode::Boot, Source::empty(body.memory_bytes)),
+        (WantedMode::Restore, Some(header)) => {
+            let header = request.take_fd(header)?;
+            let builds = take_builds(&mut request, &body.builds)?;
+            (Mode::Restore, Source::open(header, builds, body.memory_bytes, &mut bytes_by_build)?)
+        }
+        _ => return Err(ControlError::invalid("a restore needs a header, a boot has none")),
+    };
+    let channel = Arc::clone(channel);
+    let mut session = Session::new(channel, body.memory_bytes, mode, tracker, body.peer_uid, state, source);
+    session.bytes_by_build = Mutex::new(bytes_by_build);
+    let session = Arc::new(session);
+    spawn(Arc::clone(&session), listener)?;
+    Ok((session, json!({"tracker": tracker.name()})))
+}
+
+/// The descriptors of every build's memfile.
+pub fn take_builds(
+    request: &mut Request,
+    builds: &BTreeMap<String, usize>,
+) -> Result<BTreeMap<String, OwnedFd>, ControlError> {
+    builds.iter().map(|(id, index)| Ok((id.clone(), request.take_fd(*index)?))).collect()
+}
+
+fn choose(wanted: &WantedTracker) -> Result<Tracker, ControlError> {
+    match wanted {
+        WantedTracker::Compare => Ok(Tracker::Compare),
+        WantedTracker::Auto => Ok(if can_scan() { Tracker::Scan } else { Tracker::Compare }),
+        WantedTracker::Scan if can_scan() => Ok(Tracker::Scan),
+        WantedTracker::Scan => Err(ControlError::invalid("this kernel has no PAGEMAP_SCAN (6.7 or later)")),
+    }
+}
+
+fn spawn(session: Arc<Session>, listener: OwnedFd) -> Result<(), ControlError> {
+    std::thread::Builder::new().name("faults".into()).spawn(move || {
+        if let Err(error) = serve(&session, listener) {
+            session.report_failed(&format!("serving ended: {error}"), false);
+        }
+    })?;
+    Ok(())
+}

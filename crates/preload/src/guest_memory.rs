@@ -1,0 +1,71 @@
+//! The one mapping that is the guest's memory.
+
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use libc::{off_t, size_t};
+
+use crate::abort::abort;
+use crate::environment;
+use crate::handshake::{Region, shake_hands};
+use crate::interpose::real_mmap;
+use crate::uffd::Uffd;
+
+static TAKEN: AtomicBool = AtomicBool::new(false);
+static START: AtomicUsize = AtomicUsize::new(0);
+static LENGTH: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a descriptor is the memory backend's file.
+pub fn is_backend(fd: c_int) -> bool {
+    if fd < 0 {
+        return false;
+    }
+    let (mut opened, mut named) = (MaybeUninit::<libc::stat>::uninit(), MaybeUninit::<libc::stat>::uninit());
+    let path = &environment::read().memory_path;
+    // SAFETY: both structures are writable, the path is a C string; they are read only where the call filled them.
+    unsafe {
+        if libc::fstat(fd, opened.as_mut_ptr()) != 0 || libc::stat(path.as_ptr(), named.as_mut_ptr()) != 0 {
+            return false;
+        }
+        let (opened, named) = (opened.assume_init_ref(), named.assume_init_ref());
+        opened.st_dev == named.st_dev && opened.st_ino == named.st_ino
+    }
+}
+
+/// Whether a range touches the guest's memory.
+pub fn overlaps(address: usize, length: usize) -> bool {
+    let (start, size) = (START.load(Ordering::Acquire), LENGTH.load(Ordering::Acquire));
+    size > 0 && address < start + size && start < address.saturating_add(length)
+}
+
+/// Maps private memory in place of the file and has the pager serve it.
+pub fn map(address: *mut c_void, length: size_t, prot: c_int, flags: c_int, offset: off_t) -> *mut c_void {
+    if flags & libc::MAP_SHARED == 0 {
+        abort("the memory backend is not mapped shared: it would be saved with the device state");
+    }
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        abort("the memory backend is mapped twice");
+    }
+    if offset != 0 {
+        abort("the memory backend is not mapped from its start");
+    }
+    // Where QEMU wants it: inside the range it reserved.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | flags & libc::MAP_FIXED;
+    // SAFETY: the same place and length that QEMU was about to map the file to.
+    let start = unsafe { real_mmap(address, length, prot, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        abort("the guest's memory can't be mapped");
+    }
+    // SAFETY: the range was mapped just now. A kernel without huge pages refuses, and has none to keep away.
+    unsafe { libc::syscall(libc::SYS_madvise, start, length, libc::MADV_NOHUGEPAGE) };
+    START.store(start as usize, Ordering::Release);
+    LENGTH.store(length, Ordering::Release);
+
+    let environment = environment::read();
+    let uffd = Uffd::open(environment.uffd_device, environment.scan);
+    uffd.register(start as u64, length as u64, environment.restore, environment.scan);
+    let region = Region { base: start as u64, size: length as u64, offset: 0 };
+    shake_hands(&environment.pager_socket, &[region], uffd.raw());
+    start
+}

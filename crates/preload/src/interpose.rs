@@ -1,0 +1,90 @@
+//! The C library functions this library stands in front of.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::OnceLock;
+
+use libc::{off_t, size_t};
+
+use crate::abort::abort;
+use crate::guest_memory;
+
+type Mmap = unsafe extern "C" fn(*mut c_void, size_t, c_int, c_int, c_int, off_t) -> *mut c_void;
+type Madvise = unsafe extern "C" fn(*mut c_void, size_t, c_int) -> c_int;
+
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmap(
+    address: *mut c_void,
+    length: size_t,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off_t,
+) -> *mut c_void {
+    if guest_memory::is_backend(fd) {
+        return guest_memory::map(address, length, prot, flags, offset);
+    }
+    // SAFETY: the caller's own call, passed on unchanged.
+    unsafe { real_mmap(address, length, prot, flags, fd, offset) }
+}
+
+/// # Safety
+/// As the C library's. On 64-bit systems it is the same function as `mmap`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmap64(
+    address: *mut c_void,
+    length: size_t,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off_t,
+) -> *mut c_void {
+    // SAFETY: the caller's own call, passed on unchanged.
+    unsafe { mmap(address, length, prot, flags, fd, offset) }
+}
+
+/// Merging and huge pages would change pages behind the write marks (and merging tells guests about each other), so
+/// QEMU's wish for them is not passed on for guest memory.
+///
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn madvise(address: *mut c_void, length: size_t, advice: c_int) -> c_int {
+    let unwanted = matches!(advice, libc::MADV_MERGEABLE | libc::MADV_HUGEPAGE | libc::MADV_COLLAPSE);
+    if unwanted && guest_memory::overlaps(address as usize, length) {
+        return 0;
+    }
+    static REAL: OnceLock<Madvise> = OnceLock::new();
+    // SAFETY: madvise has this signature.
+    let real = REAL.get_or_init(|| unsafe { std::mem::transmute::<*mut c_void, Madvise>(next(c"madvise")) });
+    // SAFETY: the caller's own call, passed on unchanged.
+    unsafe { real(address, length, advice) }
+}
+
+/// # Safety
+/// As the C library's.
+pub unsafe fn real_mmap(
+    address: *mut c_void,
+    length: size_t,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off_t,
+) -> *mut c_void {
+    static REAL: OnceLock<Mmap> = OnceLock::new();
+    // SAFETY: mmap has this signature.
+    let real = REAL.get_or_init(|| unsafe { std::mem::transmute::<*mut c_void, Mmap>(next(c"mmap")) });
+    // SAFETY: the caller vouches for the arguments.
+    unsafe { real(address, length, prot, flags, fd, offset) }
+}
+
+/// The function that would have been called without this library.
+fn next(name: &CStr) -> *mut c_void {
+    // SAFETY: `name` is a C string.
+    let address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    if address.is_null() {
+        abort("the C library has no such function");
+    }
+    address
+}
