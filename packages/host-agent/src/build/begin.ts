@@ -1,0 +1,38 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import type { BuildId } from '@thaw/snapshot';
+import type { Steps } from '../os/step.ts';
+import type { BuildFiles } from './paths.ts';
+import { removeBuild, removeTemporary } from './remove.ts';
+import type { BuildStore } from './store.ts';
+
+/**
+ * A build being written: a temporary folder whose files others fill. Disposing removes it, sealed or not, unless a head
+ * was pointed at it.
+ */
+export interface OpenBuild extends AsyncDisposable {
+  readonly id: BuildId;
+  readonly files: BuildFiles;
+}
+
+/** Makes the temporary folder of a new build, for root alone. */
+export async function beginBuild(store: BuildStore, steps: Steps, verb: string): Promise<OpenBuild> {
+  const id = randomUUID();
+  const files = store.paths.temporary(id);
+  const hold = store.holds.take([id]);
+  const dispose = async () => {
+    try {
+      await removeTemporary(store, id);
+      if (store.pending.delete(id)) await removeBuild(store, id);
+    } finally {
+      hold[Symbol.dispose]();
+    }
+  };
+  try {
+    await steps.run(`${verb}:begin-build`, () => mkdir(files.dir, { mode: 0o700 }));
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+  return { id, files, [Symbol.asyncDispose]: dispose };
+}

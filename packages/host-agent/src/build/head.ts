@@ -1,0 +1,115 @@
+/** Heads: small files that say which build a sandbox or template stands on. They are the references to builds. */
+import { access, mkdir, readdir, readFile, rename, rm, rmdir } from 'node:fs/promises';
+import path from 'node:path';
+import { ThawError } from '@thaw/api';
+import { type BuildId, isBuildId } from '@thaw/snapshot';
+import { z } from 'zod';
+import type { Steps } from '../os/step.ts';
+import { isMissing } from './damaged.ts';
+import { type HeadOwner, isOwnerId } from './paths.ts';
+import type { BuildStore } from './store.ts';
+import { syncDirectory, writeDurably } from './sync.ts';
+
+const schema = z.strictObject({
+  format: z.literal(1),
+  build: z.string().refine(isBuildId, 'not the id of a build'),
+  /** What the owner needs besides the build, as its verbs define it. */
+  facts: z.record(z.string(), z.json()),
+});
+
+export type Facts = z.infer<typeof schema>['facts'];
+
+export interface Head {
+  readonly build: BuildId;
+  readonly facts: Facts;
+}
+
+/** Undefined if there is none. Throws `internal` for one that can't be read. */
+export async function readHead(store: BuildStore, owner: HeadOwner): Promise<Head | undefined> {
+  try {
+    const { build, facts } = schema.parse(JSON.parse(await readFile(store.paths.head(owner), 'utf8')));
+    return { build, facts };
+  } catch (cause) {
+    if (cause instanceof ThawError) throw cause;
+    if (isMissing(cause)) return undefined;
+    throw new ThawError('internal', `the head of ${owner.kind} ${owner.id} is damaged`, { cause });
+  }
+}
+
+/**
+ * Points the owner at a sealed build, durably: after this the build is what a resume or a spawn starts from. When it
+ * throws, the head names the old build or, if only the last sync failed, the new one: both are whole.
+ * Returns the head that was replaced.
+ */
+export async function commitHead(
+  store: BuildStore,
+  steps: Steps,
+  verb: string,
+  owner: HeadOwner,
+  head: Head,
+): Promise<Head | undefined> {
+  const file = store.paths.head(owner);
+  const fresh = `${file}.new`;
+  return await store.exclusive(async () => {
+    const before = await readHead(store, owner);
+    await steps.run(`${verb}:write-head`, async () => {
+      await access(store.paths.build(head.build).manifest);
+      await makeOwner(store, owner);
+      await rm(fresh, { force: true });
+      await writeDurably(fresh, JSON.stringify(schema.parse({ format: 1, ...head })));
+    });
+    await steps.run(`${verb}:commit-head`, async () => {
+      store.pending.delete(head.build);
+      await rename(fresh, file);
+    });
+    await steps.run(`${verb}:fsync-head`, () => syncDirectory(path.dirname(file)));
+    return before;
+  });
+}
+
+/** Removes the head, and a template's folder with it; what it named stays until `releaseBuild`. */
+export async function removeHead(
+  store: BuildStore,
+  steps: Steps,
+  verb: string,
+  owner: HeadOwner,
+): Promise<void> {
+  const file = store.paths.head(owner);
+  const directory = store.paths.owner(owner);
+  await store.exclusive(() =>
+    steps.run(`${verb}:remove-head`, async () => {
+      for (const name of [file, `${file}.new`]) await rm(name, { force: true });
+      await syncDirectory(directory).catch(ignoreMissing);
+      if (owner.kind === 'template') {
+        await rmdir(directory).catch(ignoreMissing);
+        await syncDirectory(path.dirname(directory));
+      }
+    }),
+  );
+}
+
+/** Every owner of that kind that has a head, with the head or why it can't be read. */
+export async function listHeads(
+  store: BuildStore,
+  kind: HeadOwner['kind'],
+): Promise<{ owner: HeadOwner; head: Head | Error }[]> {
+  const found: { owner: HeadOwner; head: Head | Error }[] = [];
+  for (const id of await readdir(store.paths.owners(kind))) {
+    if (!isOwnerId(id)) continue;
+    const owner = { kind, id };
+    const head = await readHead(store, owner).catch((error: Error) => error);
+    if (head !== undefined) found.push({ owner, head });
+  }
+  return found;
+}
+
+/** A new folder's own name must be durable too, or the head in it is lost with it. */
+async function makeOwner(store: BuildStore, owner: HeadOwner): Promise<void> {
+  const directory = store.paths.owner(owner);
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await syncDirectory(path.dirname(directory));
+}
+
+function ignoreMissing(error: unknown): void {
+  if (!isMissing(error)) throw error;
+}
