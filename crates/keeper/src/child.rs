@@ -15,8 +15,8 @@ use serde::Serialize;
 use thaw_control::{CHILD_FD, Channel, ControlError};
 
 use crate::connection::is_later;
+use crate::exec::{Launch, launch};
 use crate::jail::Jail;
-use crate::launch::{Launch, launch};
 use crate::request::{Capability, ChildSpec, Root};
 use crate::ring::Ring;
 use crate::source::Kept;

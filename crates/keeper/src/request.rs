@@ -109,7 +109,7 @@ impl ChildSpec {
         let first = if self.control { 4 } else { 3 };
         let mut numbers: Vec<i32> = self.fds.iter().map(|fd| fd.number).collect();
         numbers.sort_unstable();
-        let fits = numbers.iter().all(|number| (first..crate::launch::CHILD_FDS_END).contains(number));
+        let fits = numbers.iter().all(|number| (first..crate::exec::CHILD_FDS_END).contains(number));
         if !fits || numbers.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(ControlError::invalid("fds: each `as` is used once, from 3 (4 with control) to 63"));
         }

@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use crate::keeper::Keeper;
-use crate::launch;
+use crate::{exec, sys};
 
 /// Serves until `end`. Fails at once when another keeper has this folder.
 pub fn run(run_dir: PathBuf) -> io::Result<()> {
-    launch::close_inherited()?;
-    let _reserved = launch::reserve_child_fds()?;
+    sys::close_inherited()?;
+    let _reserved = exec::reserve_child_fds()?;
     rustix::process::umask(Mode::empty());
     rustix::process::chdir("/")?;
     // Fails for a process group's leader, which then has a session already.
     let _ = rustix::process::setsid();
     let run_dir = run_dir.canonicalize()?;
     let _lock = lock(&run_dir)?;
-    launch::own_mount_namespace()?;
+    sys::own_mount_namespace()?;
     let listener = listen(&run_dir.join("keeper.sock"))?;
     Keeper::new(run_dir).serve(&listener)
 }

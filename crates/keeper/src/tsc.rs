@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::sys::read_counter;
+
 const SPAN: Duration = Duration::from_millis(60);
 const READS: usize = 16;
 
@@ -33,12 +35,6 @@ fn closest_pair() -> (u64, u64) {
         }
     }
     best
-}
-
-#[cfg(target_arch = "x86_64")]
-fn read_counter() -> u64 {
-    // SAFETY: RDTSC reads a counter and touches no memory; every x86-64 processor has it.
-    unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 #[cfg(test)]

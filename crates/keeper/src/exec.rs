@@ -1,5 +1,4 @@
-//! Process-wide kernel state that Rust cannot check: inherited descriptors, the mount namespace, and what a
-//! child does between fork and exec. The only `unsafe` of the keeper besides reading the time stamp counter.
+//! From a plan to a running child: what happens between fork and exec.
 
 use std::ffi::CString;
 use std::io;
@@ -7,27 +6,12 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getpid};
-use rustix::thread::{CapabilitySet, CapabilitySets, Gid, LinkNameSpaceType, Uid, UnshareFlags};
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, LinkNameSpaceType, Uid};
 
 /// Numbers below this are free for a child's inherited descriptors: the keeper occupies them itself, so no
 /// descriptor it opens (nor the pipe by which a failed exec is reported) can be overwritten by `dup2`.
 pub const CHILD_FDS_END: RawFd = 64;
-
-/// Closes everything above stderr that the starter of this process left open.
-pub fn close_inherited() -> io::Result<()> {
-    let mut open = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
-    }
-    for fd in open.into_iter().filter(|fd| *fd > 2) {
-        // SAFETY: called first in the process, so no object of ours owns any of these numbers; the directory
-        // stream's own is closed already and answers EBADF, which is ignored.
-        unsafe { rustix::io::close(fd) };
-    }
-    Ok(())
-}
 
 /// Occupies the numbers below [`CHILD_FDS_END`] for as long as the result lives.
 pub fn reserve_child_fds() -> io::Result<Vec<OwnedFd>> {
@@ -41,14 +25,6 @@ pub fn reserve_child_fds() -> io::Result<Vec<OwnedFd>> {
         }
         reserved.push(next);
     }
-}
-
-/// A mount namespace of this process alone. What the host unmounts disappears here too (so nothing of the host
-/// is pinned), what is mounted here is never seen by the host.
-pub fn own_mount_namespace() -> io::Result<()> {
-    // SAFETY: a mount namespace does not affect memory or descriptors, and the process has one thread.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
-    Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
 
 /// How a child runs. Everything that needs memory or a path lookup as root is resolved before the fork.
