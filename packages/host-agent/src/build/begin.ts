@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import type { BuildId } from '@thaw/snapshot';
 import type { Steps } from '../os/step.ts';
 import type { BuildFiles } from './paths.ts';
-import { removeBuild, removeTemporary } from './remove.ts';
+import { removeTemporary, unnameBuild } from './remove.ts';
 import type { BuildStore } from './store.ts';
 
 /**
@@ -22,8 +22,8 @@ export async function beginBuild(store: BuildStore, steps: Steps, verb: string):
   const hold = store.holds.take([id]);
   const dispose = async () => {
     try {
+      if (store.pending.delete(id)) await unnameBuild(store, id);
       await removeTemporary(store, id);
-      if (store.pending.delete(id)) await removeBuild(store, id);
     } finally {
       hold[Symbol.dispose]();
     }

@@ -4,6 +4,8 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { CHUNK_BYTES, type Header, type ManifestImage, ownEntries } from '@thaw/snapshot';
 import { readSpan } from './span.ts';
 
+const GAP_BYTES_MAX = 64 << 10;
+
 type Chunks = ManifestImage['chunks'];
 
 interface Part {
@@ -50,13 +52,28 @@ function* partsByChunk(header: Header): Generator<[number, Part[]]> {
   if (current !== undefined) yield current;
 }
 
-/** One read for a chunk: from its first stored block to its last. */
 async function checksumParts(handle: FileHandle, parts: Part[], buffer: Buffer): Promise<string> {
-  const from = parts[0]!.start;
-  const length = parts.at(-1)!.end - from;
-  const read = await readSpan(handle, buffer.subarray(0, length), from);
-  if (read < length) throw new Error(`the file ends at ${from + read}`);
   const hash = createHash('sha256');
-  for (const { start, end } of parts) hash.update(buffer.subarray(start - from, end - from));
+  for (const group of groupNear(parts)) {
+    const from = group[0]!.start;
+    const length = group.at(-1)!.end - from;
+    const read = await readSpan(handle, buffer.subarray(0, length), from);
+    if (read < length) throw new Error(`the file ends at ${from + read}`);
+    for (const { start, end } of group) hash.update(buffer.subarray(start - from, end - from));
+  }
   return hash.digest('hex');
+}
+
+/** Parts that one read fetches for less than two: those with little between them. */
+function* groupNear(parts: Part[]): Generator<Part[]> {
+  let group: Part[] = [];
+  for (const part of parts) {
+    const last = group.at(-1);
+    if (last !== undefined && part.start - last.end > GAP_BYTES_MAX) {
+      yield group;
+      group = [];
+    }
+    group.push(part);
+  }
+  yield group;
 }

@@ -4,7 +4,7 @@ import type { BuildId } from '@thaw/snapshot';
 import type { Steps } from '../os/step.ts';
 import { markBuilds } from './mark.ts';
 import { namedBuild } from './paths.ts';
-import { removeBuild, removeTemporary } from './remove.ts';
+import { removeTemporary, unnameBuild } from './remove.ts';
 import type { BuildStore } from './store.ts';
 
 /** What another process may still be writing is left alone for this long. */
@@ -21,17 +21,18 @@ export async function collectBuilds(
   options: { nowMs?: number; ageMs?: number } = {},
 ): Promise<BuildId[]> {
   const oldestMs = (options.nowMs ?? Date.now()) - (options.ageMs ?? COLLECT_AGE_MS);
-  return await store.exclusive(async () => {
+  const removed = await store.exclusive(async () => {
     const live = await markBuilds(store);
-    const removed: BuildId[] = [];
+    const found: BuildId[] = [];
     for (const name of await readdir(store.paths.builds)) {
       const named = namedBuild(name);
       if (named === undefined || live.has(named.id)) continue;
       if ((await stat(path.join(store.paths.builds, name))).mtimeMs > oldestMs) continue;
-      const remove = named.temporary ? removeTemporary : removeBuild;
-      await steps.run('collect:remove-build', () => remove(store, named.id));
-      removed.push(named.id);
+      if (!named.temporary) await steps.run('collect:unname-build', () => unnameBuild(store, named.id));
+      found.push(named.id);
     }
-    return removed;
+    return found;
   });
+  for (const id of removed) await steps.run('collect:remove-build', () => removeTemporary(store, id));
+  return removed;
 }

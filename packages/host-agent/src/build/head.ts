@@ -5,7 +5,7 @@ import { ThawError } from '@thaw/api';
 import { type BuildId, isBuildId } from '@thaw/snapshot';
 import { z } from 'zod';
 import type { Steps } from '../os/step.ts';
-import { isMissing } from './damaged.ts';
+import { damaged, isMissing } from './damaged.ts';
 import { type HeadOwner, isOwnerId } from './paths.ts';
 import type { BuildStore } from './store.ts';
 import { syncDirectory, writeDurably } from './sync.ts';
@@ -53,7 +53,9 @@ export async function commitHead(
   return await store.exclusive(async () => {
     const before = await readHead(store, owner);
     await steps.run(`${verb}:write-head`, async () => {
-      await access(store.paths.build(head.build).manifest);
+      await access(store.paths.build(head.build).manifest).catch((cause) => {
+        throw damaged(head.build, 'it is not on this host', cause);
+      });
       await makeOwner(store, owner);
       await rm(fresh, { force: true });
       await writeDurably(fresh, JSON.stringify(schema.parse({ format: 1, ...head })));

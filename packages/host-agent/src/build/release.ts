@@ -1,7 +1,7 @@
 import type { BuildId } from '@thaw/snapshot';
 import type { Steps } from '../os/step.ts';
 import { markBuilds, readSources } from './mark.ts';
-import { removeBuild } from './remove.ts';
+import { removeTemporary, unnameBuild } from './remove.ts';
 import type { BuildStore } from './store.ts';
 
 export interface Released {
@@ -20,7 +20,7 @@ export async function releaseBuild(
   verb: string,
   id: BuildId,
 ): Promise<Released> {
-  return await store.exclusive(async () => {
+  const released = await store.exclusive(async (): Promise<Released> => {
     let live: Set<BuildId>;
     let candidates: readonly BuildId[];
     try {
@@ -29,12 +29,14 @@ export async function releaseBuild(
     } catch (refused) {
       return { removed: [], refused };
     }
-    const removed: BuildId[] = [];
-    for (const candidate of candidates) {
-      if (live.has(candidate)) continue;
-      await steps.run(`${verb}:remove-build`, () => removeBuild(store, candidate));
-      removed.push(candidate);
-    }
+    const removed = candidates.filter((candidate) => !live.has(candidate));
+    await steps.run(`${verb}:unname-builds`, async () => {
+      for (const candidate of removed) await unnameBuild(store, candidate);
+    });
     return { removed };
   });
+  await steps.run(`${verb}:remove-builds`, async () => {
+    for (const removed of released.removed) await removeTemporary(store, removed);
+  });
+  return released;
 }

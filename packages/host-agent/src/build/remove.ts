@@ -5,10 +5,10 @@ import type { BuildStore } from './store.ts';
 import { syncDirectory } from './sync.ts';
 
 /**
- * Removes a sealed build that nothing refers to. It loses its name first: whatever stops this half-way leaves a
- * temporary folder, never half a build.
+ * Takes a sealed build's name away: from here on it is a temporary folder, whatever stops its removal half-way, and never
+ * half a build. Nothing may refer to it any more.
  */
-export async function removeBuild(store: BuildStore, id: BuildId): Promise<void> {
+export async function unnameBuild(store: BuildStore, id: BuildId): Promise<void> {
   store.sources.delete(id);
   try {
     await rename(store.paths.build(id).dir, store.paths.temporary(id).dir);
@@ -17,9 +17,9 @@ export async function removeBuild(store: BuildStore, id: BuildId): Promise<void>
     throw error;
   }
   await syncDirectory(store.paths.builds);
-  await removeTemporary(store, id);
 }
 
+/** Removes the folder of a build that has no name: its blocks are free after this. */
 export async function removeTemporary(store: BuildStore, id: BuildId): Promise<void> {
   await rm(store.paths.temporary(id).dir, { recursive: true, force: true });
 }

@@ -152,7 +152,10 @@ test('a head names only what is sealed, and ids stay in their folder', async (t)
   const { build } = await pauseInto(store, { memory: 'D', disk: 'D' });
   const commit = (id: string, kind: 'sandbox' | 'template', buildId: string) =>
     commitHead(store, new Steps(), 'snapshot', { kind, id }, { build: buildId, facts: {} });
-  await assert.rejects(commit('x', 'template', 'cd8b7a6e-3a53-4c0c-9a8c-0b1f5a6f4c11'), /ENOENT/);
+  await assert.rejects(
+    commit('x', 'template', 'cd8b7a6e-3a53-4c0c-9a8c-0b1f5a6f4c11'),
+    /it is not on this host/,
+  );
   assert.equal(await readHead(store, { kind: 'template', id: 'x' }), undefined);
   for (const id of ['..', '', 'a/b', '.', 'A', 'a'.repeat(64)]) {
     await assert.rejects(commit(id, 'template', build.id), /is not the id of a template/);
