@@ -18,6 +18,12 @@ pub struct RunRecord {
     pub kind: u64,
 }
 
+impl RunRecord {
+    pub fn blocks(&self) -> std::ops::Range<u64> {
+        self.offset / BLOCK as u64..(self.offset + self.length) / BLOCK as u64
+    }
+}
+
 impl Blocks {
     /// The header's bytes: 64 of metadata, then 40 for each maximal run.
     pub fn serialize(&self) -> Vec<u8> {
@@ -57,8 +63,8 @@ impl Blocks {
         let mut next = self.0.clone();
         next.resize(blocks, None);
         for run in runs {
-            for offset in (run.offset..run.offset + run.length).step_by(BLOCK) {
-                next[offset as usize / BLOCK] = (run.kind == 1).then_some((build, offset));
+            for block in run.blocks() {
+                next[block as usize] = (run.kind == 1).then_some((build, block * BLOCK as u64));
             }
         }
         Self(next)

@@ -3,6 +3,7 @@
 
 pub mod header;
 pub mod random;
+pub mod world;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};

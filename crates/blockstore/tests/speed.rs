@@ -1,0 +1,100 @@
+//! The mounted file beside a plain one, in interleaved rounds; prints medians. Run by hand:
+//! `cargo test --release -p thaw-blockstore --test speed -- --ignored --nocapture`
+
+mod support;
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use rustix::fs::Advice;
+use serde_json::json;
+use support::header::{Blocks, name};
+use support::random::Random;
+use support::{BLOCK, Directory, Server, private_mounts, read, write};
+
+const SIZE: u64 = 256 << 20;
+const PHASE: Duration = Duration::from_millis(700);
+const PHASES: [&str; 6] = [
+    "sequential write 1 MiB",
+    "sequential read 1 MiB",
+    "random read 4 KiB",
+    "random write 4 KiB",
+    "4 KiB + fsync",
+    "cold sequential read",
+];
+
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    private_mounts();
+    let directory = Directory::new();
+    let raw = directory.create("raw");
+    let build = directory.create("build");
+    let mut random = Random::new(1);
+    for offset in (0..SIZE).step_by(1 << 20) {
+        let bytes = random.bytes(1 << 20);
+        write(&raw, offset, &bytes);
+        write(&build, offset, &bytes);
+    }
+    raw.sync_all().unwrap();
+    build.sync_all().unwrap();
+    let header =
+        Blocks((0..SIZE / BLOCK as u64).map(|block| Some(([3; 16], block * BLOCK as u64))).collect());
+    let header = header.write(&directory, "header");
+    let (mut server, fuse) = Server::spawn(&directory);
+    let request = json!({
+        "op": "start", "size_bytes": SIZE, "fuse": 0, "top": 1, "zeros": 2, "header": 3,
+        "builds": {name(&[3; 16]): 4},
+    });
+    let (top, zeros) = (directory.create("top"), directory.create("zeros"));
+    server.ask(request, &[&fuse, &top, &zeros, &header, &build]).unwrap();
+    let served = server.file(false);
+    let mut rates = vec![[Vec::new(), Vec::new()]; PHASES.len()];
+    for _ in 0..5 {
+        for (phase, rates) in rates.iter_mut().enumerate() {
+            for (side, file) in [&raw, &served].into_iter().enumerate() {
+                rates[side].push(measure(phase, file, &mut random));
+            }
+        }
+    }
+    let mut product = 1.0;
+    for (phase, sides) in PHASES.iter().zip(&mut rates) {
+        let [raw, served] = sides.each_mut().map(|rates| {
+            rates.sort_by(f64::total_cmp);
+            rates[rates.len() / 2]
+        });
+        product *= served / raw;
+        println!("{phase:24} raw {raw:10.0}  served {served:10.0}  ratio {:.2}", served / raw);
+    }
+    println!("geometric mean {:.2}", f64::powf(product, 1.0 / PHASES.len() as f64));
+}
+
+/// MiB/s of the sequential phases, operations a second of the others.
+fn measure(phase: usize, file: &File, random: &mut Random) -> f64 {
+    let large = random.bytes(1 << 20);
+    let start = Instant::now();
+    let mut count = 0;
+    if phase == 5 {
+        rustix::fs::fadvise(file, 0, None, Advice::DontNeed).unwrap();
+    }
+    while start.elapsed() < PHASE {
+        let offset = match phase {
+            0 | 1 | 5 => (count % (SIZE >> 20)) << 20,
+            _ => random.below(SIZE / BLOCK as u64) * BLOCK as u64,
+        };
+        match phase {
+            0 => write(file, offset, &large),
+            1 | 5 => drop(read(file, offset, 1 << 20)),
+            2 => drop(read(file, offset, BLOCK)),
+            _ => write(file, offset, &large[(count as usize % 256) * BLOCK..][..BLOCK]),
+        }
+        if phase == 4 {
+            file.sync_data().unwrap();
+        }
+        count += 1;
+        if phase == 5 && count == SIZE >> 20 {
+            break;
+        }
+    }
+    count as f64 / start.elapsed().as_secs_f64()
+}
