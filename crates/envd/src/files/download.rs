@@ -42,7 +42,7 @@ pub async fn download(
     } else {
         let known = (size_bytes >= first.len() as u64).then_some(size_bytes);
         let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(send(file, first.into(), known, sender));
+        tokio::spawn(send(file, first, known, sender));
         let mut response = Response::new(body::channel(receiver));
         if let Some(size_bytes) = known {
             response.headers_mut().insert(CONTENT_LENGTH, size_bytes.into());

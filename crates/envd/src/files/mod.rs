@@ -2,6 +2,7 @@
 
 mod download;
 mod inflate;
+mod metadata;
 mod open;
 pub mod path;
 mod query;

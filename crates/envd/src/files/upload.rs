@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use super::inflate::{Chunks, chunks};
+use super::metadata::{self, Metadata};
 use super::path::resolve;
 use super::query::Query;
 use super::{failure, open};
@@ -26,6 +27,7 @@ struct Target<'a> {
     query: &'a Query,
     user: &'a User,
     default_workdir: Option<&'a str>,
+    metadata: Metadata,
 }
 
 pub async fn upload(
@@ -41,8 +43,9 @@ pub async fn upload(
         coding if coding.eq_ignore_ascii_case("gzip") => true,
         other => return Err(HttpError::bad_request(format!("unsupported content encoding {other}"))),
     };
+    let metadata = metadata::from_headers(request.headers()).map_err(HttpError::bad_request)?;
     let mut chunks = chunks(request.into_body(), gzip);
-    let target = Target { query, user, default_workdir };
+    let target = Target { query, user, default_workdir, metadata };
     let result = match content_type.split(';').next().unwrap_or_default().trim() {
         "application/octet-stream" => raw(&target, &mut chunks).await,
         "multipart/form-data" => match multer::parse_boundary(&content_type) {
@@ -66,7 +69,7 @@ async fn raw(target: &Target<'_>, chunks: &mut Chunks) -> Result<Vec<Value>, Htt
     while let Some(chunk) = next(chunks).await {
         write(&mut file, &path, chunk.map_err(unreadable)?).await?;
     }
-    finish(file, &path).await.map(|entry| vec![entry])
+    target.finish(file, &path).await.map(|entry| vec![entry])
 }
 
 /// Every part named `file` is one. It goes to the query's path if there is one, else to its own file name, which
@@ -93,7 +96,7 @@ async fn form(target: &Target<'_>, mut form: Multipart<'_>) -> Result<Vec<Value>
         while let Some(chunk) = part.chunk().await.map_err(bad_form)? {
             write(&mut file, &path, chunk).await?;
         }
-        entries.push(finish(file, &path).await?);
+        entries.push(target.finish(file, &path).await?);
     }
     Ok(entries)
 }
@@ -104,22 +107,31 @@ impl Target<'_> {
     }
 
     async fn open(&self, path: &Path) -> Result<tokio::fs::File, HttpError> {
-        let (opening, user) = (path.to_path_buf(), self.user.clone());
-        let opened = tokio::task::spawn_blocking(move || open::for_writing(&opening, &user)).await;
+        let (opening, user, metadata) = (path.to_path_buf(), self.user.clone(), self.metadata.clone());
+        let open = move || {
+            let file = open::for_writing(&opening, &user)?;
+            metadata::replace(&file, &metadata)?;
+            Ok(file)
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
         let file = opened.unwrap_or_else(|error| Err(error.into())).map_err(|error| failure(path, &error))?;
         Ok(tokio::fs::File::from_std(file))
+    }
+
+    /// Waits for the last write, whose error counts as well.
+    async fn finish(&self, mut file: tokio::fs::File, path: &Path) -> Result<Value, HttpError> {
+        file.flush().await.map_err(|error| failure(path, &error))?;
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let mut entry = json!({ "path": path.to_string_lossy(), "name": name, "type": "file" });
+        if !self.metadata.is_empty() {
+            entry["metadata"] = json!(self.metadata);
+        }
+        Ok(entry)
     }
 }
 
 async fn write(file: &mut tokio::fs::File, path: &Path, chunk: Bytes) -> Result<(), HttpError> {
     file.write_all(&chunk).await.map_err(|error| failure(path, &error))
-}
-
-/// Waits for the last write, whose error counts as well.
-async fn finish(mut file: tokio::fs::File, path: &Path) -> Result<Value, HttpError> {
-    file.flush().await.map_err(|error| failure(path, &error))?;
-    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    Ok(json!({ "path": path.to_string_lossy(), "name": name, "type": "file" }))
 }
 
 async fn next(chunks: &mut Chunks) -> Option<io::Result<Bytes>> {

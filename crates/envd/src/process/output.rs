@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStderr, ChildStdout};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
@@ -31,6 +32,7 @@ pub struct Output {
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     exit: oneshot::Receiver<ExitStatus>,
+    limit: Option<JoinHandle<()>>,
 }
 
 /// Takes a new child over: from here on it is reaped when it exits and killed at its deadline.
@@ -43,27 +45,23 @@ pub fn adopt(
     let process = adopted(&mut child, config, tag)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (sender, exit) = oneshot::channel();
-    let reaper = process.clone();
+    let reaped = process.clone();
     tokio::spawn(async move {
-        let limit = async {
-            match deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        let status = tokio::select! {
-            status = child.wait() => status,
-            () = limit => {
-                reaper.kill_group();
-                child.wait().await
-            }
-        };
-        reaper.set_reaped();
+        let status = child.wait().await;
+        reaped.set_reaped();
         if let Ok(status) = status {
             let _ = sender.send(status);
         }
     });
-    Ok((process, Output { stdout, stderr, exit }))
+    // Beside the others: it holds while output waits for a client, and after the leader's exit.
+    let limit = deadline.map(|deadline| {
+        let limited = process.clone();
+        tokio::spawn(async move {
+            sleep_until(deadline).await;
+            limited.kill_group();
+        })
+    });
+    Ok((process, Output { stdout, stderr, exit, limit }))
 }
 
 /// Runs until the process has ended and everyone who listened knows it.
@@ -76,6 +74,9 @@ pub async fn pump(agent: Arc<Agent>, process: Arc<Process>, mut output: Output) 
     // Input that is still being written holds it; it goes when the process is forgotten.
     if let Ok(mut stdin) = process.stdin.try_lock() {
         stdin.take();
+    }
+    if let Some(limit) = output.limit {
+        limit.abort();
     }
     let event = event::end(status);
     let listeners = process.end(event.clone());
