@@ -105,3 +105,17 @@ export class TestPlane implements AsyncDisposable {
     await this.#undo.disposeAsync();
   }
 }
+
+/** The body of an answer that must be JSON. */
+export async function jsonOf(response: Response): Promise<Answer['body']> {
+  return response.json();
+}
+
+/** Waits for a condition, looking often; fails after `timeoutMs`. */
+export async function until(holds: () => boolean | Promise<boolean>, timeoutMs = 10_000): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (!(await holds())) {
+    if (performance.now() > deadline) throw new Error('waited in vain');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}

@@ -1,1 +1,3 @@
-export {};
+export { type ExecEnd, ExecStream, type Output } from './exec-stream.ts';
+export type { FileContent, FileOptions } from './files.ts';
+export { type ListFilter, Thaw, type ThawOptions } from './thaw.ts';

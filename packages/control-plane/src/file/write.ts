@@ -33,7 +33,7 @@ export async function writeBuffered(
       }
       if (content) throw new ThawError('invalid_request', 'file: only one at a time');
       content = [];
-      for await (const chunk of part.content as AsyncIterable<Buffer>) {
+      for await (const chunk of part.content) {
         held += chunk.length;
         bufferedBytes += chunk.length;
         if (held > BUFFERED_BYTES_MAX) throw tooLarge();
@@ -90,14 +90,10 @@ async function* writeParts(
   content: Iterable<Buffer> | AsyncIterable<Buffer>,
 ): AsyncGenerator<WritePart> {
   yield { content: { case: 'meta', value: { sandboxId: id, path: to.path, user: to.user ?? '' } } };
-  try {
-    for await (const chunk of content) {
-      for (let start = 0; start < chunk.length; start += CHUNK_BYTES) {
-        yield { content: { case: 'chunk', value: chunk.subarray(start, start + CHUNK_BYTES) } };
-      }
+  for await (const chunk of content) {
+    for (let start = 0; start < chunk.length; start += CHUNK_BYTES) {
+      yield { content: { case: 'chunk', value: chunk.subarray(start, start + CHUNK_BYTES) } };
     }
-  } catch (error) {
-    throw new ThawError('invalid_request', 'the upload broke off', { cause: error });
   }
   yield { content: { case: 'complete', value: true } };
 }

@@ -1,7 +1,6 @@
 /** Whatever was thrown becomes an error of the catalogue; what is not meant for callers stays in the log. */
 import { ThawError } from '@thaw/api';
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
-import type { z } from 'zod';
 import { asDatabaseError } from '../db/connect.ts';
 
 export function errorBody(error: ThawError): { error: { code: string; message: string } } {
@@ -12,7 +11,10 @@ export function toThawError(thrown: unknown): ThawError {
   const error = asDatabaseError(thrown);
   if (error instanceof ThawError) return error;
   if (hasZodFastifySchemaValidationErrors(error)) {
-    const issues = error.validation.map((entry) => entry.params.issue as z.core.$ZodIssue);
+    const issues = error.validation.map(({ instancePath, message }) => ({
+      path: instancePath.split('/').filter((part) => part !== ''),
+      message: message ?? 'is not valid',
+    }));
     return invalid(issues, error.validationContext);
   }
   const status = statusOf(error);
@@ -24,8 +26,13 @@ export function toThawError(thrown: unknown): ThawError {
   return new ThawError('internal', 'something went wrong inside; the log has the details', { cause: error });
 }
 
+export interface Issue {
+  path: readonly PropertyKey[];
+  message: string;
+}
+
 /** The first few things that are wrong, each with its field. */
-export function invalid(issues: readonly z.core.$ZodIssue[], where = 'body'): ThawError {
+export function invalid(issues: readonly Issue[], where = 'body'): ThawError {
   const lines = issues.slice(0, 3).map((issue) => {
     const field = issue.path.map(String).join('.');
     return `${field === '' ? where : field}: ${issue.message}`;

@@ -1,0 +1,141 @@
+/** The client of `/v1`. Every call throws a `ThawError` whose `kind` says what the caller can do next. */
+import type {
+  CreateSandboxInput,
+  ExecInput,
+  ExecResult,
+  Sandbox,
+  SandboxStatus,
+  StreamStartInput,
+  TemplateInfo,
+  TemplateType,
+} from '@thaw/api';
+import { ExecStream } from './exec-stream.ts';
+import { type FileContent, type FileOptions, readFile, writeFile } from './files.ts';
+import { type Connection, type Request, send } from './http.ts';
+
+export interface ThawOptions {
+  /** Where Thaw listens, for instance `http://127.0.0.1:8080`. */
+  url: string;
+  key: string;
+  fetch?: typeof fetch;
+}
+
+export interface ListFilter {
+  status?: SandboxStatus[];
+  template?: string;
+  metadata?: Record<string, string>;
+}
+
+export class Thaw {
+  readonly sandboxes: Sandboxes;
+  readonly snapshots: Snapshots;
+  readonly #to: Connection;
+
+  constructor(options: ThawOptions) {
+    this.#to = { url: options.url.replace(/\/+$/, ''), key: options.key, fetch: options.fetch ?? fetch };
+    this.sandboxes = new Sandboxes(this.#to);
+    this.snapshots = new Snapshots(this.#to);
+  }
+
+  /** Resolves when control plane, database and host answer. */
+  async ready(signal?: AbortSignal): Promise<void> {
+    await (await send(this.#to, 'GET', '/readyz', { signal })).body?.cancel();
+  }
+}
+
+const sandboxPath = (id: string): string => `/v1/sandboxes/${encodeURIComponent(id)}`;
+
+class Sandboxes {
+  readonly #to: Connection;
+
+  constructor(to: Connection) {
+    this.#to = to;
+  }
+
+  create(wish: CreateSandboxInput = {}): Promise<Sandbox> {
+    return json(this.#to, 'POST', '/v1/sandboxes', { json: wish });
+  }
+
+  /** Newest first; everything but `stopped` unless the filter says otherwise. */
+  list(filter: ListFilter = {}): AsyncGenerator<Sandbox> {
+    return pages(this.#to, '/v1/sandboxes', {
+      status: filter.status?.join(','),
+      template: filter.template,
+      metadata: filter.metadata && new URLSearchParams(filter.metadata).toString(),
+    });
+  }
+
+  get(id: string): Promise<Sandbox> {
+    return json(this.#to, 'GET', sandboxPath(id));
+  }
+
+  async delete(id: string): Promise<void> {
+    await send(this.#to, 'DELETE', sandboxPath(id));
+  }
+
+  pause(id: string): Promise<Sandbox> {
+    return json(this.#to, 'POST', `${sandboxPath(id)}/pause`);
+  }
+
+  resume(id: string): Promise<Sandbox> {
+    return json(this.#to, 'POST', `${sandboxPath(id)}/resume`);
+  }
+
+  /** Runs a command to its end and answers all of its output. */
+  exec(id: string, command: ExecInput): Promise<ExecResult> {
+    return json(this.#to, 'POST', `${sandboxPath(id)}/exec`, { json: command });
+  }
+
+  /** Starts a command whose output comes as it is written. */
+  execStream(id: string, command: Omit<StreamStartInput, 'type'>): ExecStream {
+    return new ExecStream(this.#to, id, command);
+  }
+
+  writeFile(id: string, path: string, content: FileContent, options?: FileOptions): Promise<void> {
+    return writeFile(this.#to, id, path, content, options);
+  }
+
+  readFile(id: string, path: string, options?: FileOptions): Promise<ReadableStream<Uint8Array>> {
+    return readFile(this.#to, id, path, options);
+  }
+}
+
+class Snapshots {
+  readonly #to: Connection;
+
+  constructor(to: Connection) {
+    this.#to = to;
+  }
+
+  create(sandboxId: string, options: { name?: string; overwrite?: boolean } = {}): Promise<TemplateInfo> {
+    return json(this.#to, 'POST', '/v1/snapshots', {
+      query: { overwrite: options.overwrite ? 'true' : undefined },
+      json: { sandbox_id: sandboxId, name: options.name },
+    });
+  }
+
+  list(type?: TemplateType): AsyncGenerator<TemplateInfo> {
+    return pages(this.#to, '/v1/snapshots', { type });
+  }
+
+  async delete(name: string): Promise<void> {
+    await send(this.#to, 'DELETE', `/v1/snapshots/${encodeURIComponent(name)}`);
+  }
+}
+
+async function json<T>(to: Connection, method: string, path: string, request?: Request): Promise<T> {
+  return (await send(to, method, path, request)).json() as Promise<T>;
+}
+
+async function* pages<T>(
+  to: Connection,
+  path: string,
+  query: NonNullable<Request['query']>,
+): AsyncGenerator<T> {
+  let token: string | undefined;
+  do {
+    const response = await send(to, 'GET', path, { query: { ...query, next_token: token } });
+    yield* (await response.json()) as T[];
+    token = response.headers.get('x-next-token') ?? undefined;
+  } while (token !== undefined);
+}
