@@ -91,8 +91,9 @@ fn find(session: &Session, vmm: &Vmm, found: PageSet<'_>, zeroed: PageSet<'_>) -
 fn take_written(session: &Session, vmm: &Vmm) -> io::Result<()> {
     let regions = vmm.regions();
     let dirty = session.state.uncommitted();
+    let pagemap = vmm.pagemap(session.peer_uid)?;
     for region in regions.iter() {
-        vmm.pagemap.take_written(region.addresses(), |addresses| {
+        pagemap.take_written(region.addresses(), |addresses| {
             regions.pages(addresses).for_each(|pages| dirty.insert(pages));
         })?;
     }
@@ -102,14 +103,15 @@ fn take_written(session: &Session, vmm: &Vmm) -> io::Result<()> {
 /// `real` gets the pages that can be read without faulting, `zero` those that are the kernel's zero page.
 fn present(session: &Session, vmm: &Vmm, real: PageSet<'_>, zero: PageSet<'_>) -> io::Result<()> {
     let regions = vmm.regions();
+    let pagemap = vmm.pagemap(session.peer_uid)?;
     for region in regions.iter() {
         let each = |found: crate::pagemap::Found| {
             let set = if found.zero { zero } else { real };
             regions.pages(found.addresses).for_each(|pages| set.insert(pages));
         };
         match session.tracker() {
-            Tracker::Scan => vmm.pagemap.present(region.addresses(), each)?,
-            Tracker::Compare => vmm.pagemap.present_by_entries(region.addresses(), each)?,
+            Tracker::Scan => pagemap.present(region.addresses(), each)?,
+            Tracker::Compare => pagemap.present_by_entries(region.addresses(), each)?,
         }
     }
     Ok(())

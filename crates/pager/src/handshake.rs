@@ -13,7 +13,6 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketFlags, accept_with, recvmsg,
 };
 
-use crate::pagemap::Pagemap;
 use crate::process::Process;
 use crate::regions::Regions;
 use crate::uffd::Uffd;
@@ -58,25 +57,17 @@ fn shake(socket: OwnedFd, peer_uid: u32, memory_bytes: u64) -> Result<Vmm, Strin
         return Err(format!("uid {} connected, {peer_uid} expected", peer.uid.as_raw()));
     }
     let pid = peer.pid.as_raw_nonzero().get();
-    let process = Process::open(pid).map_err(|error| format!("process {pid}: {error}"))?;
+    let process = Process::open(pid, peer_uid).map_err(|error| format!("process {pid}: {error}"))?;
     let (json, fd) = receive(&socket)?;
     let regions = Regions::parse(&json, memory_bytes)?;
     let uffd = adopt(fd, &regions)?;
-    let pagemap =
-        Pagemap::open(pid, peer_uid).map_err(|error| format!("page map of process {pid}: {error}"))?;
-    Ok(Vmm::new(process, pagemap, uffd, socket, regions))
+    Ok(Vmm::new(process, uffd, socket, regions))
 }
 
-/// Every region must be registered: an unregistered one would read as zero and be saved as nothing.
 fn adopt(fd: OwnedFd, regions: &Regions) -> Result<Uffd, String> {
-    let mut regions = regions.iter();
-    let Some(first) = regions.next() else { return Err("no regions".into()) };
-    let uffd = Uffd::adopt(fd, first.base, first.size)
-        .map_err(|error| format!("the descriptor is no working userfaultfd: {error}"))?;
-    for region in regions {
-        uffd.wake(region.base, region.size).map_err(|error| format!("a region can't be served: {error}"))?;
-    }
-    Ok(uffd)
+    let first = regions.iter().next().ok_or("no regions")?;
+    Uffd::adopt(fd, first.base, first.size)
+        .map_err(|error| format!("the descriptor is no working userfaultfd: {error}"))
 }
 
 /// Reads until the JSON is whole. It may come in pieces; exactly one descriptor may come with them.

@@ -1,7 +1,7 @@
 //! Serves one VM's missing memory through userfaultfd and finds its dirty pages.
 //!
-//! The keeper starts it and asks it, over the control channel at descriptor 3: `start`, `dump`, `commit`, `abort`,
-//! `stats`. It tells the keeper `handshake` (with a spare of the userfaultfd), `failed` and `gone`.
+//! The keeper starts it and asks it, over the control channel at descriptor 3: `start`, `pagemap`, `dump`, `commit`,
+//! `abort`, `stats`. It tells the keeper `handshake` (with a spare of the userfaultfd), `failed` and `gone`.
 //!
 //! ```text
 //!            start            handshake              VMM ends
@@ -31,12 +31,14 @@ mod stats;
 mod uffd;
 mod vmm;
 
+use std::fs::File;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use thaw_control::{ControlError, Request, child_channel};
 
+use crate::pagemap::Pagemap;
 use crate::session::Session;
 
 fn main() -> ExitCode {
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
 
 fn answer(session: &Session, request: Request) -> Result<Value, ControlError> {
     match request.op.as_str() {
+        "pagemap" => take_pagemap(session, request),
         "dump" => dump::dump(session, request),
         "commit" => commit::commit(session, request),
         "abort" => commit::abort(session),
@@ -76,6 +79,15 @@ fn answer(session: &Session, request: Request) -> Result<Value, ControlError> {
         "start" => Err(ControlError::new("invalid_state", "the pager is started already")),
         other => Err(ControlError::invalid(format!("unknown request {other:?}"))),
     }
+}
+
+/// The VMM's /proc/PID/pagemap, opened by the keeper. To be given after the handshake and before the first dump.
+fn take_pagemap(session: &Session, mut request: Request) -> Result<Value, ControlError> {
+    let index =
+        request.json.get("pagemap").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok());
+    let fd = request.take_fd(index.ok_or_else(|| ControlError::invalid("pagemap: which descriptor?"))?)?;
+    session.running_vmm()?.set_pagemap(Pagemap::adopt(File::from(fd), session.peer_uid)?);
+    Ok(json!({}))
 }
 
 /// A pager without its fault thread would let the VM hang unnoticed: better gone, and reported by the keeper.

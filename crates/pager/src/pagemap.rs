@@ -36,10 +36,14 @@ pub struct Found {
 impl Pagemap {
     /// Opens the map of `pid`, which must run as `uid`.
     pub fn open(pid: i32, uid: u32) -> io::Result<Self> {
-        let file = File::open(format!("/proc/{pid}/pagemap"))?;
+        Self::adopt(File::open(format!("/proc/{pid}/pagemap"))?, uid)
+    }
+
+    /// Takes an open map, which must be that of a process of `uid`.
+    pub fn adopt(file: File, uid: u32) -> io::Result<Self> {
         let owner = rustix::fs::fstat(&file)?.st_uid;
         if owner != uid {
-            return Err(io::Error::other(format!("process {pid} belongs to uid {owner}, not {uid}")));
+            return Err(io::Error::other(format!("the process belongs to uid {owner}, not {uid}")));
         }
         Ok(Self { file })
     }

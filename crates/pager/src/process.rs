@@ -22,9 +22,16 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn open(pid: i32) -> io::Result<Self> {
+    /// Opens a peer by its process id. It must be a process of `uid`: the peer may have ended, and its id be
+    /// another's by now.
+    pub fn open(pid: i32, uid: u32) -> io::Result<Self> {
         let raw = Pid::from_raw(pid).ok_or_else(|| io::Error::other("the peer has no process id here"))?;
-        Ok(Self { pid, pidfd: pidfd_open(raw, PidfdFlags::empty())? })
+        let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
+        let owner = rustix::fs::stat(format!("/proc/{pid}"))?.st_uid;
+        if owner != uid {
+            return Err(io::Error::other(format!("it belongs to uid {owner}, not {uid}")));
+        }
+        Ok(Self { pid, pidfd })
     }
 
     pub fn is_running(&self) -> io::Result<bool> {

@@ -33,6 +33,7 @@ pub fn stats(session: &Session) -> Result<Value, ControlError> {
 /// Bytes of the VM's memory that are present or swapped out; 0 before the handshake and after the VMM's end.
 fn resident_bytes(session: &Session) -> Result<u64, ControlError> {
     let Ok(vmm) = session.running_vmm() else { return Ok(0) };
+    let Ok(pagemap) = vmm.pagemap(session.peer_uid) else { return Ok(0) };
     let mut bytes = 0;
     for region in vmm.regions().iter() {
         let each = |found: crate::pagemap::Found| {
@@ -41,8 +42,8 @@ fn resident_bytes(session: &Session) -> Result<u64, ControlError> {
             }
         };
         match session.tracker() {
-            Tracker::Scan => vmm.pagemap.present(region.addresses(), each)?,
-            Tracker::Compare => vmm.pagemap.present_by_entries(region.addresses(), each)?,
+            Tracker::Scan => pagemap.present(region.addresses(), each)?,
+            Tracker::Compare => pagemap.present_by_entries(region.addresses(), each)?,
         }
     }
     debug_assert!(bytes.is_multiple_of(PAGE_BYTES));

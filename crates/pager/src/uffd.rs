@@ -98,7 +98,8 @@ impl EventBuffer {
 }
 
 impl Uffd {
-    /// Takes a descriptor that a peer claims to be a userfaultfd with memory at `start` registered.
+    /// Takes a descriptor that a peer claims to be a userfaultfd in use: waking who waits in its memory at `start`
+    /// does no harm, and fails on anything else.
     pub fn adopt(fd: OwnedFd, start: u64, length: u64) -> io::Result<Self> {
         let uffd = Self { fd };
         uffd.wake(start, length)?;

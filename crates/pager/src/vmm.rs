@@ -1,7 +1,8 @@
 //! The VMM as the pager holds it after the handshake.
 
+use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::pagemap::Pagemap;
 use crate::process::Process;
@@ -11,7 +12,7 @@ use crate::uffd::Uffd;
 
 pub struct Vmm {
     pub process: Process,
-    pub pagemap: Pagemap,
+    pagemap: OnceLock<Pagemap>,
     pub uffd: Uffd,
     /// The VMM keeps its end open as long as it lives.
     pub socket: OwnedFd,
@@ -19,8 +20,23 @@ pub struct Vmm {
 }
 
 impl Vmm {
-    pub fn new(process: Process, pagemap: Pagemap, uffd: Uffd, socket: OwnedFd, regions: Regions) -> Self {
-        Self { process, pagemap, uffd, socket, regions: Mutex::new(Arc::new(regions)) }
+    pub fn new(process: Process, uffd: Uffd, socket: OwnedFd, regions: Regions) -> Self {
+        Self { process, pagemap: OnceLock::new(), uffd, socket, regions: Mutex::new(Arc::new(regions)) }
+    }
+
+    /// Fails until `set_pagemap`, unless this process may open the map itself.
+    pub fn pagemap(&self, uid: u32) -> io::Result<&Pagemap> {
+        if let Some(pagemap) = self.pagemap.get() {
+            return Ok(pagemap);
+        }
+        let pagemap = Pagemap::open(self.process.pid, uid)?;
+        Ok(self.pagemap.get_or_init(|| pagemap))
+    }
+
+    /// The map comes from the keeper: its file belongs to the VMM's user, and no capability this process has
+    /// opens another user's files.
+    pub fn set_pagemap(&self, pagemap: Pagemap) {
+        let _ = self.pagemap.set(pagemap);
     }
 
     pub fn regions(&self) -> Arc<Regions> {

@@ -1,0 +1,8 @@
+//! The pager as its keeper runs it, real userfaultfd, and a stand-in for the VMM. Needs root.
+
+mod discard;
+mod events;
+mod handshake;
+mod lifecycle;
+mod model;
+mod support;

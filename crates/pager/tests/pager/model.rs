@@ -1,0 +1,85 @@
+//! Random histories against the model. `THAW_SEED` repeats one, `THAW_SEEDS` runs more.
+
+use crate::support::random::Random;
+use crate::support::world::World;
+
+const STEPS: u64 = 150;
+
+#[test]
+fn random_histories_scan() {
+    run_seeds("scan");
+}
+
+#[test]
+fn random_histories_compare() {
+    run_seeds("compare");
+}
+
+fn run_seeds(tracker: &'static str) {
+    let variable = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seeds = match variable("THAW_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 1..variable("THAW_SEEDS").unwrap_or(6) + 1,
+    };
+    for seed in seeds {
+        eprintln!("tracker {tracker} THAW_SEED={seed}");
+        history(tracker, seed);
+    }
+}
+
+fn history(tracker: &'static str, seed: u64) {
+    let mut random = Random(seed);
+    let regions = [30 + random.below(40) as usize, 100, 1 + random.below(130) as usize];
+    let mut world = World::boot(tracker, &regions);
+    let pages = world.pages() as u64;
+    for _ in 0..STEPS {
+        let at = random.below(pages) as usize;
+        match random.below(20) {
+            0..6 => world.write(at, random.next()),
+            6..8 => world.poke(at, random.below(512) as usize, random.below(3)),
+            8..10 => world.zero(at),
+            10..12 => world.vmm.tell(&format!("touch {at}")),
+            12..15 => {
+                let region_end = region_end(&regions, at);
+                let count = (1 + random.below(20) as usize).min(region_end - at);
+                world.discard(at, count);
+            }
+            15 => world.check(),
+            16 => world.fail_dump(),
+            17 => {
+                world.dump();
+                if random.below(2) == 0 {
+                    world.abort();
+                }
+            }
+            _ => {
+                let dumped = world.dump();
+                if random.below(3) == 0 {
+                    world.write(at, random.next());
+                    world.discard(pages as usize - 1, 1);
+                }
+                world.commit(dumped);
+                if random.below(2) == 0 {
+                    world.restore();
+                }
+            }
+        }
+    }
+    world.check();
+    let dumped = world.dump();
+    world.commit(dumped);
+    world.restore();
+    world.check();
+}
+
+fn region_end(regions: &[usize], at: usize) -> usize {
+    let mut end = 0;
+    regions
+        .iter()
+        .map(|pages| {
+            end += pages;
+            end
+        })
+        .find(|end| at < *end)
+        .unwrap()
+}

@@ -1,0 +1,304 @@
+//! A sandbox's memory over its life: stand-in and pager, the builds made so far, and a model that says what every
+//! page must hold. Headers and diffs are judged by an implementation of their own: page by page.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+use thaw_snapshot::{BuildId, ZERO_FILL, format_build_id};
+
+use super::pager::{Pager, borrow};
+use super::random::page;
+use super::stand_in::{StandIn, Wiring};
+
+const PAGE: usize = 4096;
+
+/// Where one page of the committed image is stored; `None` if it is zero.
+type Place = Option<(BuildId, u64)>;
+
+pub struct World {
+    pub dir: Dir,
+    pub pager: Pager,
+    pub vmm: StandIn,
+    /// What memory holds.
+    pub model: Vec<u8>,
+    tracker: &'static str,
+    all_events: bool,
+    regions: Vec<usize>,
+    places: Vec<Place>,
+    builds: Vec<BuildId>,
+    starts: u32,
+}
+
+/// The result of a dump.
+pub struct Dumped {
+    pub id: BuildId,
+    pub result: Value,
+    places: Vec<Place>,
+}
+
+impl World {
+    pub fn boot(tracker: &'static str, regions: &[usize]) -> Self {
+        Self::boot_wired(tracker, regions, false)
+    }
+
+    pub fn boot_wired(tracker: &'static str, regions: &[usize], all_events: bool) -> Self {
+        let dir = Dir::new();
+        let pages: usize = regions.iter().sum();
+        let mut pager = Pager::spawn(&dir.path);
+        let fds = [listener(&dir, 0), state(&dir, 0)];
+        let request = start_request("boot", pages * PAGE, tracker);
+        pager.ask(request, &borrow(&fds)).unwrap();
+        let wiring = Wiring { restore: false, scan: tracker == "scan", all_events };
+        let vmm = StandIn::start(wiring, regions, &dir.path.join("socket-0"), &dir.path.join("image"));
+        let event = pager.shake_hands(vmm.child.id());
+        assert_eq!((event.json["regions"].clone(), event.fds.len()), (json!(regions.len()), 1));
+        let (model, places) = (vec![0; pages * PAGE], vec![None; pages]);
+        let (regions, builds) = (regions.to_vec(), Vec::new());
+        Self { dir, pager, vmm, model, tracker, all_events, regions, places, builds, starts: 1 }
+    }
+
+    pub fn pages(&self) -> usize {
+        self.places.len()
+    }
+
+    pub fn write(&mut self, at: usize, seed: u64) {
+        self.vmm.tell(&format!("write {at} {seed}"));
+        self.model[at * PAGE..][..PAGE].copy_from_slice(&page(seed));
+    }
+
+    pub fn poke(&mut self, at: usize, word: usize, value: u64) {
+        self.vmm.tell(&format!("poke {at} {word} {value}"));
+        self.model[at * PAGE + word * 8..][..8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    pub fn zero(&mut self, at: usize) {
+        self.vmm.tell(&format!("zero {at}"));
+        self.model[at * PAGE..][..PAGE].fill(0);
+    }
+
+    pub fn discard(&mut self, at: usize, count: usize) {
+        self.vmm.tell(&format!("discard {at} {count}"));
+        self.model[at * PAGE..][..count * PAGE].fill(0);
+    }
+
+    /// Every word of the VM's memory is the model's.
+    pub fn check(&mut self) {
+        std::fs::write(self.dir.path.join("image"), &self.model).unwrap();
+        self.vmm.tell("check");
+    }
+
+    /// Dumps, and checks that parent and diff together are the model.
+    pub fn dump(&mut self) -> Dumped {
+        let id = self.next_id();
+        let memfile = self.dir.create(&format!("{}.memfile", format_build_id(&id)));
+        let runs = self.dir.create("runs");
+        let fds = [memfile, runs];
+        let request = json!({"op": "dump", "memfile": 0, "runs": 1});
+        let result = self.pager.ask(request, &borrow(&fds)).unwrap();
+        let places = self.apply(id, &result);
+        let dumped = Dumped { id, result, places };
+        self.assert_image(&dumped);
+        dumped
+    }
+
+    /// A dump that runs out of disk space.
+    pub fn fail_dump(&mut self) {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let fds = [OwnedFd::from(full), self.dir.create("runs")];
+        let request = json!({"op": "dump", "memfile": 0, "runs": 1});
+        match self.pager.ask(request, &borrow(&fds)) {
+            Err(error) => assert_eq!(error["kind"], "exhausted", "{error}"),
+            Ok(result) => assert_eq!(result["stored_bytes"], 0, "nothing was there to write"),
+        }
+    }
+
+    pub fn abort(&mut self) {
+        self.pager.ask(json!({"op": "abort"}), &[]).unwrap();
+    }
+
+    pub fn commit(&mut self, dumped: Dumped) {
+        self.places = dumped.places;
+        self.builds.push(dumped.id);
+        let (fds, builds) = self.source(0);
+        let request = json!({"op": "commit", "header": 0, "builds": builds});
+        self.pager.ask(request, &borrow(&fds)).unwrap();
+    }
+
+    /// Ends VMM and pager, and starts both from the last commit. What was not committed is gone.
+    pub fn restore(&mut self) {
+        self.vmm.child.kill().unwrap();
+        self.vmm.child.wait().unwrap();
+        self.pager.event("gone");
+        let n = self.starts;
+        self.starts += 1;
+        self.pager = Pager::spawn(&self.dir.path);
+        let (source, builds) = self.source(2);
+        let mut fds = vec![listener(&self.dir, n), state(&self.dir, n)];
+        fds.extend(source);
+        let mut request = start_request("restore", self.model.len(), self.tracker);
+        request["header"] = json!(2);
+        request["builds"] = builds;
+        let result = self.pager.ask(request, &borrow(&fds)).unwrap();
+        assert_eq!(result["tracker"], self.tracker);
+        let wiring = Wiring { restore: true, scan: self.tracker == "scan", all_events: self.all_events };
+        let socket = self.dir.path.join(format!("socket-{n}"));
+        self.vmm = StandIn::start(wiring, &self.regions, &socket, &self.dir.path.join("image"));
+        self.pager.shake_hands(self.vmm.child.id());
+        let files = self.read_builds();
+        for (at, place) in self.places.iter().enumerate() {
+            self.model[at * PAGE..][..PAGE].copy_from_slice(&content(&files, place));
+        }
+    }
+
+    fn next_id(&self) -> BuildId {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        let mut id = [7; 16];
+        id[..4].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        id
+    }
+
+    /// The header and the builds it names, and the request's `builds` with indices from `first + 1` on.
+    fn source(&self, first: usize) -> (Vec<OwnedFd>, Value) {
+        let path = self.dir.path.join("header");
+        std::fs::write(&path, header(&self.places, self.builds.len() as u64, &self.builds)).unwrap();
+        let mut fds = vec![OwnedFd::from(File::open(path).unwrap())];
+        let mut names = serde_json::Map::new();
+        for id in self.builds.iter().filter(|id| self.places.iter().flatten().any(|place| place.0 == **id)) {
+            let name = format_build_id(id);
+            let file = File::open(self.dir.path.join(format!("{name}.memfile"))).unwrap();
+            names.insert(name, json!(first + fds.len()));
+            fds.push(file.into());
+        }
+        (fds, names.into())
+    }
+
+    fn read_builds(&self) -> Vec<(BuildId, Vec<u8>)> {
+        let read = |id: &BuildId| {
+            std::fs::read(self.dir.path.join(format!("{}.memfile", format_build_id(id)))).unwrap()
+        };
+        self.builds.iter().map(|id| (*id, read(id))).collect()
+    }
+
+    /// The places after a dump, from its runs file.
+    fn apply(&self, id: BuildId, result: &Value) -> Vec<Place> {
+        let mut places = self.places.clone();
+        let (mut end, mut stored, mut zero) = (0, 0, 0);
+        for record in std::fs::read(self.dir.path.join("runs")).unwrap().as_chunks::<24>().0 {
+            let word = |at: usize| u64::from_le_bytes(record.as_chunks::<8>().0[at]);
+            let (offset, length, kind) = (word(0), word(1), word(2));
+            assert!(offset >= end && length > 0, "runs ascend");
+            end = offset + length;
+            for at in (offset..end).step_by(PAGE) {
+                places[at as usize / PAGE] = match kind {
+                    1 => {
+                        stored += PAGE as u64;
+                        Some((id, stored - PAGE as u64))
+                    }
+                    2 => {
+                        zero += PAGE as u64;
+                        assert!(
+                            self.places[at as usize / PAGE].is_some(),
+                            "zero fill over zero fill at {at:#x}"
+                        );
+                        None
+                    }
+                    other => panic!("kind {other}"),
+                };
+            }
+        }
+        assert_eq!(
+            (result["stored_bytes"].as_u64(), result["zero_bytes"].as_u64()),
+            (Some(stored), Some(zero))
+        );
+        places
+    }
+
+    fn assert_image(&self, dumped: &Dumped) {
+        let mut files = self.read_builds();
+        let path = self.dir.path.join(format!("{}.memfile", format_build_id(&dumped.id)));
+        files.push((dumped.id, std::fs::read(path).unwrap()));
+        for (at, place) in dumped.places.iter().enumerate() {
+            let same = content(&files, place) == self.model[at * PAGE..][..PAGE];
+            assert!(same, "page {at} is not in the build, which has it at {place:?}");
+        }
+    }
+}
+
+fn content(files: &[(BuildId, Vec<u8>)], place: &Place) -> Vec<u8> {
+    let Some((id, at)) = place else { return vec![0; PAGE] };
+    let (_, bytes) = files.iter().find(|(other, _)| other == id).unwrap();
+    bytes[*at as usize..][..PAGE].to_vec()
+}
+
+fn start_request(mode: &str, memory_bytes: usize, tracker: &str) -> Value {
+    json!({"op": "start", "mode": mode, "memory_bytes": memory_bytes, "tracker": tracker,
+        "peer_uid": 0, "listen": 0, "state": 1})
+}
+
+pub fn listener(dir: &Dir, n: u32) -> OwnedFd {
+    UnixListener::bind(dir.path.join(format!("socket-{n}"))).unwrap().into()
+}
+
+pub fn state(dir: &Dir, n: u32) -> OwnedFd {
+    dir.create(&format!("state-{n}"))
+}
+
+/// A header in its normal form.
+pub fn header(places: &[Place], generation: u64, builds: &[BuildId]) -> Vec<u8> {
+    let mut entries: Vec<(u64, u64, BuildId, u64)> = Vec::new();
+    for (at, place) in places.iter().enumerate() {
+        let (id, storage) = place.unwrap_or((ZERO_FILL, 0));
+        match entries.last_mut() {
+            Some(last) if last.2 == id && (id == ZERO_FILL || last.3 + last.1 == storage) => {
+                last.1 += PAGE as u64
+            }
+            _ => entries.push(((at * PAGE) as u64, PAGE as u64, id, storage)),
+        }
+    }
+    let mut bytes = Vec::new();
+    for word in [1, PAGE as u64, (places.len() * PAGE) as u64, generation] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.extend_from_slice(builds.last().unwrap());
+    bytes.extend_from_slice(&builds[0]);
+    for (offset, length, id, storage) in entries {
+        bytes.extend_from_slice(&offset.to_le_bytes());
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&id);
+        bytes.extend_from_slice(&storage.to_le_bytes());
+    }
+    bytes
+}
+
+/// A temporary folder any user can enter.
+pub struct Dir {
+    pub path: PathBuf,
+}
+
+impl Dir {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("thaw-pager-{}-{n}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        Self { path }
+    }
+
+    pub fn create(&self, name: &str) -> OwnedFd {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(true);
+        options.open(self.path.join(name)).unwrap().into()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
