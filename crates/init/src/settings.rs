@@ -1,0 +1,34 @@
+//! Kernel settings, host name and limits that every process of the sandbox starts with.
+
+use std::fs;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::system::sethostname;
+
+use crate::failure::{Context, Failure};
+
+/// `/proc/sys` entries. Watches and instances: file watchers of editors and dev servers; ping without privileges.
+const SYSCTLS: &[(&str, &str)] = &[
+    ("fs/inotify/max_user_watches", "524288"),
+    ("fs/inotify/max_user_instances", "1024"),
+    ("net/ipv4/ping_group_range", "0 2147483647"),
+];
+
+/// Programs that need many files raise the soft limit themselves; a high one slows those that close them all.
+const OPEN_FILES: Rlimit = Rlimit { current: Some(1024), maximum: Some(524_288) };
+
+const HOSTNAME_DEFAULT: &str = "thaw";
+
+pub fn apply() -> Result<(), Failure> {
+    for (name, value) in SYSCTLS {
+        let path = format!("/proc/sys/{name}");
+        fs::write(&path, value).context(&path)?;
+    }
+    let hostname = fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let hostname = match hostname.trim() {
+        "" => HOSTNAME_DEFAULT,
+        name => name,
+    };
+    sethostname(hostname.as_bytes()).context("set the host name")?;
+    setrlimit(Resource::Nofile, OPEN_FILES).context("limit open files")
+}
