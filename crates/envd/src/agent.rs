@@ -1,27 +1,14 @@
 //! What every request sees: who the VM is, its processes, and whether anyone may ask at all.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crate::args::Args;
 use crate::cgroup::Cgroup;
 use crate::gate::Gate;
+use crate::identity::Identity;
 use crate::metrics::Cpu;
 use crate::process::Processes;
 use crate::user::User;
-
-/// What `/init` gave the VM. Replaced as a whole, so a request sees one identity from its start to its end.
-#[derive(Debug, Default)]
-pub struct Identity {
-    /// Of the last `/init` that was applied.
-    pub counter: Option<u64>,
-    /// Required from callers of 49983 when set.
-    pub token: Option<String>,
-    /// Given to every process, the protected `E2B_*` included.
-    pub env: BTreeMap<String, String>,
-    pub default_user: Option<String>,
-    pub default_workdir: Option<String>,
-}
 
 pub struct Agent {
     pub args: Args,
@@ -42,13 +29,16 @@ impl Agent {
                 .inspect_err(|error| eprintln!("thaw-envd: no freezing, {}: {error}", path.display()))
                 .ok()
         });
+        // After a crash of the agent; one in the middle of a snapshot is thawed by the host first.
+        let recalled = Identity::recall(&args.root);
+        let frozen = cgroup.as_ref().is_some_and(Cgroup::is_freezing);
         Agent {
-            gate: Gate::new(args.open),
+            gate: Gate::new(args.open || recalled.is_some() && !frozen),
             args,
             processes: Processes::default(),
             cgroup,
             cpu: Mutex::default(),
-            identity: Mutex::default(),
+            identity: Mutex::new(Arc::new(recalled.unwrap_or_default())),
             transition: tokio::sync::Mutex::default(),
         }
     }
@@ -58,6 +48,9 @@ impl Agent {
     }
 
     pub fn set_identity(&self, identity: Identity) {
+        if let Err(error) = identity.keep(&self.args.root) {
+            eprintln!("thaw-envd: the identity is not kept: {error}");
+        }
         *self.identity.lock().unwrap() = Arc::new(identity);
     }
 

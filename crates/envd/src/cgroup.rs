@@ -49,6 +49,11 @@ impl Cgroup {
         fs::write(self.path.join("cgroup.freeze"), "0")
     }
 
+    /// Whether a freeze was asked for and not taken back.
+    pub fn is_freezing(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+    }
+
     fn is_frozen(&self) -> io::Result<bool> {
         let events = fs::read_to_string(self.path.join("cgroup.events"))?;
         Ok(events.lines().any(|line| line == "frozen 1"))

@@ -1,7 +1,9 @@
 //! Port 49983: who may ask, and which part of the agent answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -27,8 +29,13 @@ pub async fn serve(listener: TcpListener, agent: Arc<Agent>) {
     }
 }
 
-async fn answer(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Body> {
-    let mut response = route(agent, request).await;
+/// What is read of a body that nobody wanted: a client that is cut off while it sends may never see the answer.
+const DISCARD_BYTES: usize = 64 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(3);
+
+async fn answer(agent: Arc<Agent>, mut request: Request<Incoming>) -> Response<Body> {
+    let mut response = route(agent, &mut request).await;
+    let _ = tokio::time::timeout(DISCARD_TIME, discard(request.body_mut())).await;
     let headers = response.headers_mut();
     for (name, value) in [
         ("access-control-allow-origin", "*"),
@@ -40,7 +47,7 @@ async fn answer(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Body>
     response
 }
 
-async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Body> {
+async fn route(agent: Arc<Agent>, request: &mut Request<Incoming>) -> Response<Body> {
     let path = request.uri().path();
     let method = request.method();
     if method == Method::OPTIONS {
@@ -50,7 +57,7 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Body> 
         return body::empty(StatusCode::NO_CONTENT);
     }
     if !agent.gate.is_open() {
-        return unavailable(&request);
+        return unavailable(request);
     }
     // Files may be asked for by a signed URL instead.
     if path == "/files" {
@@ -64,9 +71,18 @@ async fn route(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Body> 
         (&Method::GET, "/envs") => body::json(StatusCode::OK, &agent.identity().env),
         (_, path) if path.starts_with("/process.Process/") => process::answer(agent, request).await,
         (&Method::POST, _) if rpc::is_call(request.headers()) => {
-            rpc::refuse(&request, rpc::Code::Unimplemented.error("no such procedure"))
+            rpc::refuse(request, rpc::Code::Unimplemented.error("no such procedure"))
         }
         _ => HttpError::new(StatusCode::NOT_FOUND, "no such path").into_response(),
+    }
+}
+
+async fn discard(body: &mut Incoming) {
+    let mut left = DISCARD_BYTES;
+    while left > 0
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
     }
 }
 

@@ -21,8 +21,8 @@ pub fn guest(args: &Args) -> io::Result<TcpListener> {
     bind(args.listen, args.port, None)
 }
 
-/// Only packets that arrive on the host's interface reach it: a program in the VM that connects to the same
-/// address does so over `lo`.
+/// Bound to the interface, for packets from outside. Connections from within the VM to the same address still get
+/// here (their route names that interface): the peer's address tells them apart, which only root could forge.
 pub fn control(args: &Args) -> io::Result<TcpListener> {
     bind(args.control_listen, args.control_port, args.control_interface.as_deref())
 }

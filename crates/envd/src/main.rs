@@ -13,6 +13,7 @@ mod files;
 mod gate;
 mod guest;
 mod http_error;
+mod identity;
 mod kernel;
 mod listen;
 mod metrics;
@@ -54,6 +55,7 @@ async fn run(args: Args) -> std::io::Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if !args.dev {
         kernel::protect_from_oom();
+        kernel::allow_many_connections();
     }
     let guest = listen::guest(&args)?;
     let control = listen::control(&args)?;

@@ -217,3 +217,37 @@ fn metrics_are_those_of_the_machine() {
     assert_eq!(number("mem_total_mib"), (number("mem_total") / 1_048_576.0).floor());
     assert!(number("ts") > 1.7e9 && number("mem_cache") > 0.0);
 }
+
+#[test]
+fn an_agent_that_was_killed_goes_on_as_the_same_vm() {
+    let mut envd = Envd::with("again", Options { token: Some("secret"), ..Options::default() });
+    envd.restart();
+    assert_eq!(envd.ask("GET", "/envs", &[], b"").json()["E2B_SANDBOX_ID"], "sandbox1");
+    envd.token = None;
+    assert_eq!(envd.ask("GET", "/envs", &[], b"").status, 401);
+    assert_eq!(envd.control("/init", &init(1, json!({ "sandboxId": "other" }))).status, 204);
+    assert_eq!(envd.ask("GET", "/envs", &[], b"").status, 401, "the counter is remembered too");
+
+    let kept = envd.path("run/thaw/identity.json");
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&fs::metadata(&kept).unwrap()) & 0o777, 0o600);
+    if envd.cgroup.is_some() {
+        assert_eq!(envd.control("/prepare", &json!({})).status, 200);
+        envd.restart();
+        assert_eq!(envd.ask("GET", "/envs", &[], b"").status, 503, "frozen");
+        assert_eq!(envd.control("/thaw", &json!({ "timestamp": TIME })).status, 204);
+        assert_eq!(envd.ask("GET", "/envs", &[], b"").status, 401);
+    }
+    let text = fs::read_to_string(&kept).unwrap().replacen("\"boot_id\":\"", "\"boot_id\":\"0", 1);
+    fs::write(&kept, text).unwrap();
+    envd.restart();
+    assert_eq!(envd.ask("GET", "/envs", &[], b"").status, 503, "a file of another boot is nothing");
+}
+
+#[test]
+fn a_refusal_is_seen_by_one_who_sends_much() {
+    let envd = Envd::with("much", Options { init: false, ..Options::default() });
+    let body = vec![b'x'; 8 << 20];
+    let headers = [("content-type", "application/octet-stream")];
+    assert_eq!(envd.ask("POST", "/files?path=/x", &headers, &body).status, 503);
+    assert_eq!(envd.ask("POST", "/nothing", &headers, &body).status, 503);
+}

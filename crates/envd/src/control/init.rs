@@ -9,9 +9,10 @@ use hyper::{Response, StatusCode};
 use serde::Deserialize;
 
 use super::{explain, timestamp};
-use crate::agent::{Agent, Identity};
+use crate::agent::Agent;
 use crate::body::{self, Body};
 use crate::http_error::HttpError;
+use crate::identity::Identity;
 use crate::kernel;
 
 #[derive(Deserialize)]

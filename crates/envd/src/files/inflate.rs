@@ -7,36 +7,22 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use flate2::write::GzDecoder;
 use futures_core::Stream;
-use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 /// Compressed bytes that are taken at once: they can grow about a thousandfold.
 const INPUT_BYTES: usize = 1024;
-/// What is read of a body nobody wants, so that the client sees the answer instead of a broken connection.
-const DISCARD_BYTES: usize = 64 << 20;
-
-pub struct Chunks {
-    body: Incoming,
+pub struct Chunks<'a> {
+    body: &'a mut Incoming,
     gzip: Option<GzDecoder<Vec<u8>>>,
     /// Compressed bytes not yet decoded.
     input: Bytes,
 }
 
-pub fn chunks(body: Incoming, gzip: bool) -> Chunks {
+pub fn chunks(body: &mut Incoming, gzip: bool) -> Chunks<'_> {
     Chunks { body, gzip: gzip.then(|| GzDecoder::new(Vec::new())), input: Bytes::new() }
 }
 
-impl Chunks {
-    pub async fn discard(&mut self) {
-        let mut left = DISCARD_BYTES;
-        while let Some(Ok(frame)) = self.body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                return;
-            }
-        }
-    }
-
+impl Chunks<'_> {
     fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
             return Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(context)) {
@@ -51,7 +37,7 @@ impl Chunks {
     }
 }
 
-impl Stream for Chunks {
+impl Stream for Chunks<'_> {
     type Item = io::Result<Bytes>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {

@@ -22,7 +22,7 @@ use crate::http_error::HttpError;
 use query::Query;
 use signature::check_signature;
 
-pub async fn answer(agent: Arc<Agent>, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
+pub async fn answer(agent: Arc<Agent>, request: &mut Request<Incoming>) -> Result<Response<Body>, HttpError> {
     let operation = match *request.method() {
         Method::GET | Method::HEAD => "read",
         Method::POST => "write",

@@ -31,7 +31,7 @@ struct Target<'a> {
 }
 
 pub async fn upload(
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
     query: &Query,
     user: &User,
     default_workdir: Option<&str>,
@@ -44,7 +44,7 @@ pub async fn upload(
         other => return Err(HttpError::bad_request(format!("unsupported content encoding {other}"))),
     };
     let metadata = metadata::from_headers(request.headers()).map_err(HttpError::bad_request)?;
-    let mut chunks = chunks(request.into_body(), gzip);
+    let mut chunks = chunks(request.body_mut(), gzip);
     let target = Target { query, user, default_workdir, metadata };
     let result = match content_type.split(';').next().unwrap_or_default().trim() {
         "application/octet-stream" => raw(&target, &mut chunks).await,
@@ -54,13 +54,10 @@ pub async fn upload(
         },
         other => Err(HttpError::bad_request(format!("unsupported content type {other:?}"))),
     };
-    if result.is_err() {
-        chunks.discard().await;
-    }
     result.map(|entries| body::json(StatusCode::OK, &entries))
 }
 
-async fn raw(target: &Target<'_>, chunks: &mut Chunks) -> Result<Vec<Value>, HttpError> {
+async fn raw(target: &Target<'_>, chunks: &mut Chunks<'_>) -> Result<Vec<Value>, HttpError> {
     if target.query.path.is_empty() {
         return Err(HttpError::bad_request("path is required"));
     }
@@ -134,7 +131,7 @@ async fn write(file: &mut tokio::fs::File, path: &Path, chunk: Bytes) -> Result<
     file.write_all(&chunk).await.map_err(|error| failure(path, &error))
 }
 
-async fn next(chunks: &mut Chunks) -> Option<io::Result<Bytes>> {
+async fn next(chunks: &mut Chunks<'_>) -> Option<io::Result<Bytes>> {
     std::future::poll_fn(|context| std::pin::Pin::new(&mut *chunks).poll_next(context)).await
 }
 

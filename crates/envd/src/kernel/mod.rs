@@ -4,9 +4,19 @@ mod clock;
 mod entropy;
 mod identity_files;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 pub use clock::{Timestamp, set_clock};
 pub use entropy::add_entropy;
 pub use identity_files::write_identity_files;
+
+/// So that idle connections cannot keep the host out.
+pub fn allow_many_connections() {
+    let limit = Rlimit { current: Some(65_536), maximum: Some(65_536) };
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        eprintln!("thaw-envd: open files: {error}");
+    }
+}
 
 /// Without the agent a VM that is short of memory could not even be looked at.
 pub fn protect_from_oom() {

@@ -20,7 +20,7 @@ struct Message {
 }
 
 /// The time limit, unlike that of `Start`, ends the stream only.
-pub async fn connect(agent: Arc<Agent>, request: Request<Incoming>) -> Answer {
+pub async fn connect(agent: Arc<Agent>, request: &mut Request<Incoming>) -> Answer {
     let deadline = rpc::timeout(request.headers())?.map(|limit| Instant::now() + limit);
     let headers = request.headers().clone();
     let message: Message = rpc::read_stream(request).await?;

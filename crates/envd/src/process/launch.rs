@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use tokio::process::{Child, Command};
 
@@ -25,6 +26,8 @@ pub struct Launch {
 
 /// Users' processes die before the agent when memory runs out.
 const OOM_SCORE: &[u8] = b"100";
+/// The agent itself may open more; these are the limits that distributions give to logins.
+const OPEN_FILES: Rlimit = Rlimit { current: Some(1024), maximum: Some(524_288) };
 
 /// Starts the program as the leader of a session of its own. Blocks until it was executed, or failed to.
 pub fn launch(request: &Launch, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Child> {
@@ -47,6 +50,7 @@ pub fn launch(request: &Launch, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Ch
         if let Ok(score) = score {
             let _ = rustix::io::write(score, OOM_SCORE);
         }
+        let _ = setrlimit(Resource::Nofile, OPEN_FILES);
         set_thread_groups(&user.groups)?;
         set_thread_res_gid(user.gid, user.gid, user.gid)?;
         set_thread_res_uid(user.uid, user.uid, user.uid)?;

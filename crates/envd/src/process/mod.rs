@@ -29,7 +29,7 @@ use crate::user::User;
 /// What a stream's handler gives back: the body that carries the events.
 type Answer = Result<Body, RpcError>;
 
-pub async fn answer(agent: Arc<Agent>, request: Request<Incoming>) -> Response<Body> {
+pub async fn answer(agent: Arc<Agent>, request: &mut Request<Incoming>) -> Response<Body> {
     if request.method() != Method::POST {
         return HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "calls are POST").into_response();
     }
@@ -44,8 +44,8 @@ pub async fn answer(agent: Arc<Agent>, request: Request<Incoming>) -> Response<B
         ("SendInput", false) => unary(request, |m| input::send_input(&agent, m)).await,
         ("CloseStdin", false) => unary(request, |m| input::close_stdin(&agent, m)).await,
         ("SendSignal", false) => unary(request, |m| async { signal::send_signal(&agent, m) }).await,
-        ("Update" | "StreamInput", _) => rpc::refuse(&request, Code::Unimplemented.error("no terminals yet")),
-        _ => rpc::refuse(&request, Code::Unimplemented.error("no such procedure")),
+        ("Update" | "StreamInput", _) => rpc::refuse(request, Code::Unimplemented.error("no terminals yet")),
+        _ => rpc::refuse(request, Code::Unimplemented.error("no such procedure")),
     }
 }
 
@@ -57,7 +57,7 @@ fn stream(answer: Answer) -> Response<Body> {
 }
 
 /// Reads the message, runs the verb within the caller's time limit.
-async fn unary<M, R, F>(request: Request<Incoming>, verb: impl FnOnce(M) -> F) -> Response<Body>
+async fn unary<M, R, F>(request: &mut Request<Incoming>, verb: impl FnOnce(M) -> F) -> Response<Body>
 where
     M: DeserializeOwned,
     R: serde::Serialize,

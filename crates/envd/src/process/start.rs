@@ -41,8 +41,8 @@ struct Request {
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-pub async fn start(agent: Arc<Agent>, request: hyper::Request<Incoming>) -> Answer {
-    let user = user(&agent, &request)?;
+pub async fn start(agent: Arc<Agent>, request: &mut hyper::Request<Incoming>) -> Answer {
+    let user = user(&agent, request)?;
     let deadline = rpc::timeout(request.headers())?.map(|limit| Instant::now() + limit);
     let life = *agent.gate.life().borrow();
     let headers = request.headers().clone();

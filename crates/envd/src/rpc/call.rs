@@ -40,8 +40,8 @@ pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, RpcError> {
     Ok((ms > 0).then_some(Duration::from_millis(ms)))
 }
 
-async fn collect(request: Request<Incoming>) -> Result<Bytes, RpcError> {
-    let body = Limited::new(request.into_body(), MESSAGE_BYTES_MAX + ENVELOPE_BYTES).collect().await;
+async fn collect(request: &mut Request<Incoming>) -> Result<Bytes, RpcError> {
+    let body = Limited::new(request.body_mut(), MESSAGE_BYTES_MAX + ENVELOPE_BYTES).collect().await;
     match body {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
@@ -57,12 +57,12 @@ fn parse<T: DeserializeOwned>(message: &[u8]) -> Result<T, RpcError> {
         .map_err(|error| Code::InvalidArgument.error(format!("bad message: {error}")))
 }
 
-pub async fn read_unary<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, RpcError> {
+pub async fn read_unary<T: DeserializeOwned>(request: &mut Request<Incoming>) -> Result<T, RpcError> {
     parse(&collect(request).await?)
 }
 
 /// The one message of a server stream's request.
-pub async fn read_stream<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, RpcError> {
+pub async fn read_stream<T: DeserializeOwned>(request: &mut Request<Incoming>) -> Result<T, RpcError> {
     let body = collect(request).await?;
     let Some((head, message)) = body.split_first_chunk::<ENVELOPE_BYTES>() else {
         return Err(Code::InvalidArgument.error("the request has no envelope"));

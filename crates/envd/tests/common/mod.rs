@@ -1,11 +1,12 @@
 //! The real binary on loopback, and a small HTTP/1.1 client.
 #![allow(dead_code)]
 
+mod events;
 mod http;
 
+pub use events::{Event, Events, Outcome};
 pub use http::{Answer, Reader, exchange, open};
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -51,27 +52,9 @@ impl Envd {
         fs::create_dir_all(root.join("etc")).unwrap();
         fs::create_dir_all(root.join("small")).unwrap();
         let cgroup = cgroup2().map(|mount| mount.join(root.file_name().unwrap()));
-        let binary = env!("CARGO_BIN_EXE_thaw-envd");
-        let mut command = match options.small_disk_bytes {
-            None => Command::new(binary),
-            Some(size) => {
-                let script = "mount -t tmpfs -o size=\"$1\" none \"$2\" && shift 2 && exec \"$@\"";
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "sh", "-ec", script, "sh", &size.to_string()]);
-                command.arg(root.join("small")).arg(binary);
-                command
-            }
-        };
-        command.arg("--dev").arg(&root).args(["--port", "0", "--control-port", "0"]).args(options.arguments);
-        if let Some(cgroup) = &cgroup {
-            command.arg("--cgroup").arg(cgroup);
-        }
-        let mut child = command.env("NOT_INHERITED", "1").stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ports: Vec<u16> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let (child, port, control_port) = run(&root, cgroup.as_deref(), &options);
         let token = options.token.map(Into::into);
-        let mut envd = Envd { child, port: ports[0], control_port: ports[1], root, cgroup, token };
+        let mut envd = Envd { child, port, control_port, root, cgroup, token };
         if options.init {
             let token = envd.token.take();
             let answer = envd.control("/init", &init(1, json!({ "accessToken": token })));
@@ -79,6 +62,14 @@ impl Envd {
             envd.token = token;
         }
         envd
+    }
+
+    /// Kills the agent and starts it again, with the default options.
+    pub fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let again = run(&self.root, self.cgroup.as_deref(), &Options::default());
+        (self.child, self.port, self.control_port) = again;
     }
 
     pub fn path(&self, name: &str) -> String {
@@ -115,7 +106,7 @@ impl Envd {
         }
         let reader = open(self.port, "POST", &format!("/process.Process/{method}"), &all, &frame);
         assert_eq!(reader.status, 200);
-        Events { reader, buffer: VecDeque::new() }
+        Events::new(reader)
     }
 
     /// A shell script without standard input.
@@ -143,6 +134,30 @@ impl Drop for Envd {
         }
         let _ = fs::remove_dir_all(&self.root);
     }
+}
+
+/// The process and its two ports.
+fn run(root: &Path, cgroup: Option<&Path>, options: &Options) -> (Child, u16, u16) {
+    let binary = env!("CARGO_BIN_EXE_thaw-envd");
+    let mut command = match options.small_disk_bytes {
+        None => Command::new(binary),
+        Some(size) => {
+            let script = "mount -t tmpfs -o size=\"$1\" none \"$2\" && shift 2 && exec \"$@\"";
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-ec", script, "sh", &size.to_string()]);
+            command.arg(root.join("small")).arg(binary);
+            command
+        }
+    };
+    command.arg("--dev").arg(root).args(["--port", "0", "--control-port", "0"]).args(options.arguments);
+    if let Some(cgroup) = cgroup {
+        command.arg("--cgroup").arg(cgroup);
+    }
+    let mut child = command.env("NOT_INHERITED", "1").stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ports: Vec<u16> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    (child, ports[0], ports[1])
 }
 
 fn kill_groups_of_children(parent: u32) {
@@ -205,111 +220,4 @@ pub fn is_alive(pid: u32) -> bool {
 
 pub fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
-}
-
-/// What a stream said, as its client takes it in.
-pub struct Events {
-    reader: Reader,
-    buffer: VecDeque<u8>,
-}
-
-#[derive(Debug, PartialEq)]
-pub enum Event {
-    Start(u32),
-    Stdout(Vec<u8>),
-    Stderr(Vec<u8>),
-    Keepalive,
-    End(Value),
-    /// The frame that ends a stream.
-    Last(Value),
-}
-
-/// A stream as a whole.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    pub pid: u32,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
-    pub end: Value,
-    /// The error of the last frame, or null.
-    pub error: Value,
-}
-
-impl Outcome {
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.stdout).into_owned()
-    }
-}
-
-impl Events {
-    fn fill(&mut self, length: usize) -> bool {
-        while self.buffer.len() < length {
-            match self.reader.chunk() {
-                Some(chunk) => self.buffer.extend(chunk),
-                None => return false,
-            }
-        }
-        true
-    }
-
-    /// None: the connection ended.
-    pub fn next_event(&mut self) -> Option<Event> {
-        if !self.fill(5) {
-            return None;
-        }
-        let head: Vec<u8> = self.buffer.drain(..5).collect();
-        let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize;
-        assert!(self.fill(length), "a frame was cut off");
-        let frame: Vec<u8> = self.buffer.drain(..length).collect();
-        let message: Value = serde_json::from_slice(&frame).unwrap();
-        if head[0] == 2 {
-            return Some(Event::Last(message));
-        }
-        let event = &message["event"];
-        let bytes = |value: &Value| BASE64_STANDARD.decode(value.as_str().unwrap()).unwrap();
-        Some(if let Some(pid) = event["start"]["pid"].as_u64() {
-            Event::Start(pid as u32)
-        } else if event["data"]["stdout"].is_string() {
-            Event::Stdout(bytes(&event["data"]["stdout"]))
-        } else if event["data"]["stderr"].is_string() {
-            Event::Stderr(bytes(&event["data"]["stderr"]))
-        } else if event["end"].is_object() {
-            Event::End(event["end"].clone())
-        } else {
-            assert!(event["keepalive"].is_object(), "unknown event {message}");
-            Event::Keepalive
-        })
-    }
-
-    pub fn pid(&mut self) -> u32 {
-        match self.next_event() {
-            Some(Event::Start(pid)) => pid,
-            other => panic!("not a start: {other:?}"),
-        }
-    }
-
-    /// Reads on to the end, checking the order of events. `pid` may have been read before.
-    pub fn finish(mut self) -> Outcome {
-        let mut outcome = Outcome::default();
-        while let Some(event) = self.next_event() {
-            let ended = outcome.end.is_object();
-            match event {
-                Event::Start(pid) => outcome.pid = pid,
-                Event::Stdout(bytes) if !ended => {
-                    assert!(bytes.len() <= 32 * 1024);
-                    outcome.stdout.extend(bytes);
-                }
-                Event::Stderr(bytes) if !ended => outcome.stderr.extend(bytes),
-                Event::End(end) if !ended => outcome.end = end,
-                Event::Keepalive => {}
-                Event::Last(last) => {
-                    outcome.error = last["error"].clone();
-                    assert!(self.next_event().is_none(), "something follows the end of the stream");
-                    return outcome;
-                }
-                event => panic!("after the end: {event:?}"),
-            }
-        }
-        panic!("the stream was cut off");
-    }
 }
