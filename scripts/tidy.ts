@@ -12,7 +12,7 @@ const UNSAFE_FILES = [
   /^crates\/preload\/src\//,
   /^crates\/keeper\/src\/(exec|sys)\.rs$/,
   /^crates\/blockstore\/src\/sys\.rs$/,
-  /^crates\/envd\/src\/sys\.rs$/,
+  /^crates\/envd\/src\/(kernel\/entropy|process\/launch)\.rs$/,
   /^crates\/init\/src\/sys\.rs$/,
 ];
 
