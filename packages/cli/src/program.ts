@@ -1,0 +1,119 @@
+/** The command line: names, options and help. What a command does is in the file of its name. */
+import { Command } from 'commander';
+import { type Context, collectPairs, wholeNumber } from './context.ts';
+import { copy } from './sandbox/copy.ts';
+import { create } from './sandbox/create.ts';
+import { destroy } from './sandbox/destroy.ts';
+import { exec } from './sandbox/exec.ts';
+import { get } from './sandbox/get.ts';
+import { list } from './sandbox/list.ts';
+import { pause } from './sandbox/pause.ts';
+import { resume } from './sandbox/resume.ts';
+import { create as createSnapshot } from './snapshot/create.ts';
+import { deleteSnapshots } from './snapshot/delete.ts';
+import { list as listSnapshots } from './snapshot/list.ts';
+
+export interface Commands {
+  /** Makes the context of a command, given its options. */
+  context: (options: { json?: boolean }) => Context;
+  up: (options: { json?: boolean; verbose?: boolean }) => Promise<void>;
+  /** The exit code of the process when its command is done. */
+  exit: (code: number) => void;
+}
+
+const ENVIRONMENT = `
+Environment:
+  THAW_URL      where Thaw listens (http://127.0.0.1:8080)
+  THAW_API_KEY  the key; without it the one in THAW_DATA is used
+  THAW_DATA     the data folder (/var/lib/thaw)
+
+Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted; exec has the command's own.`;
+
+export function buildProgram(commands: Commands): Command {
+  const program = new Command('thaw')
+    .description('Sandboxes that pause, resume and fork: microVMs on a machine of your own')
+    .enablePositionalOptions()
+    .addHelpText('after', ENVIRONMENT);
+  program
+    .command('up')
+    .description('run Thaw on this machine until Ctrl-C; sandboxes outlive it')
+    .option('--json', 'one line of JSON when it is ready')
+    .option('--verbose', 'everything the daemons log, on standard error')
+    .action((options) => commands.up(options));
+  addSandbox(program.command('sandbox').description('virtual machines').enablePositionalOptions(), commands);
+  addSnapshot(program.command('snapshot').description('templates made of sandboxes'), commands);
+  return program;
+}
+
+function addSandbox(sandbox: Command, { context, exit }: Commands): void {
+  json(sandbox.command('create').description('make a sandbox and print its id'))
+    .option('-t, --template <name>', 'what it starts from (minimal)')
+    .option('--vcpus <n>', 'virtual CPUs (1)', wholeNumber)
+    .option('--memory <mb>', 'memory in MiB (512)', wholeNumber)
+    .option('--disk <mb>', 'disk in MiB (4096)', wholeNumber)
+    .option('-e, --env <name=value>', 'environment of its processes; may be repeated', collectPairs)
+    .option('-m, --metadata <name=value>', 'a note to find it by; may be repeated', collectPairs)
+    .action(({ json, memory, disk, ...wish }) =>
+      create(context({ json }), {
+        ...wish,
+        ...(memory && { memory_mb: memory }),
+        ...(disk && { disk_mb: disk }),
+      }),
+    );
+  json(sandbox.command('ls').description('list sandboxes, newest first'))
+    .option('--status <list>', 'only these, comma-separated; stopped ones are listed only if named')
+    .option('-t, --template <name>', 'only of this template')
+    .option('-m, --metadata <name=value>', 'only with this note; may be repeated', collectPairs)
+    .action((options) => list(context(options), options));
+  json(sandbox.command('get').description('everything about one sandbox'))
+    .argument('<id>')
+    .action((id, options) => get(context(options), id));
+  json(sandbox.command('exec').description('run a command in a sandbox; its exit code is the exit code'))
+    .argument('<id>')
+    .argument('<command...>', 'the command and its arguments')
+    .option('-i, --interactive', 'pass standard input on')
+    .option('-u, --user <name>', 'user of the guest (root)')
+    .option('-w, --cwd <path>', 'working directory')
+    .option('-e, --env <name=value>', 'environment; may be repeated', collectPairs)
+    .option('--timeout <sec>', 'end it after this time (0: never)', wholeNumber)
+    .passThroughOptions()
+    .action(async (id, argv, options) => exit(await exec(context(options), id, argv, options)));
+  json(sandbox.command('cp').description('copy a file; one side is ID:PATH, the other a path or -'))
+    .argument('<from>')
+    .argument('<to>')
+    .option('-u, --user <name>', 'owner in the guest (root)')
+    .action((from, to, options) =>
+      copy(context(options), from, to, options.user ? { user: options.user } : {}),
+    );
+  json(sandbox.command('pause').description('freeze sandboxes to disk and free their memory'))
+    .argument('<id...>')
+    .action((ids, options) => pause(context(options), ids));
+  json(sandbox.command('resume').description('let paused sandboxes go on'))
+    .argument('<id...>')
+    .action((ids, options) => resume(context(options), ids));
+  json(sandbox.command('rm').description('destroy sandboxes, with everything of theirs'))
+    .argument('<id...>')
+    .action((ids, options) => destroy(context(options), ids));
+}
+
+function addSnapshot(snapshot: Command, { context }: Commands): void {
+  json(
+    snapshot.command('create').description('freeze a sandbox into a template and print its name; it goes on'),
+  )
+    .argument('<sandbox>')
+    .argument('[name]')
+    .option('--overwrite', 'replace the template of that name')
+    .action((sandbox, name, { json, ...options }) =>
+      createSnapshot(context({ json }), sandbox, name, options),
+    );
+  json(snapshot.command('ls').description('list templates, newest first'))
+    .option('--type <type>', 'base or snapshot')
+    .action((options) => listSnapshots(context(options), options));
+  json(snapshot.command('rm').description('delete templates; sandboxes made of them go on'))
+    .argument('<name...>')
+    .action((names, options) => deleteSnapshots(context(options), names));
+}
+
+function json(command: Command): Command {
+  return command.option('--json', 'print JSON');
+}

@@ -1,0 +1,44 @@
+/** Where `thaw up` finds and puts things. */
+import path from 'node:path';
+
+export class UpPaths {
+  /** Builds, disks, the database and the key. */
+  readonly data: string;
+  /** Sockets. */
+  readonly run: string;
+  /** The installed version that runs. */
+  readonly version: string;
+
+  constructor(roots: { data: string; run: string; version: string }) {
+    this.data = roots.data;
+    this.run = roots.run;
+    this.version = roots.version;
+  }
+
+  get cluster(): string {
+    return path.join(this.data, 'postgres');
+  }
+
+  get clusterSocket(): string {
+    return path.join(this.run, 'postgres');
+  }
+
+  get agentSocket(): string {
+    return path.join(this.run, 'agent.sock');
+  }
+
+  get node(): string {
+    return path.join(this.version, 'bin/node');
+  }
+
+  program(name: 'host-agent' | 'control-plane'): string {
+    return path.join(this.version, 'packages', name, 'src/main.ts');
+  }
+}
+
+/** The API key that the CLI uses when none is given. */
+export function keyFile(data: string): string {
+  return path.join(data, 'key');
+}
+
+export const POSTGRES_VERSIONS = '/usr/lib/postgresql';

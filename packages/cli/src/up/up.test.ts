@@ -1,0 +1,212 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, afterEach, before, test } from 'node:test';
+
+const ROOT = path.resolve(import.meta.dirname, '../../../..');
+
+/** In the host agent's place: its interface without VMs. What `up` does with it is the same. */
+const AGENT = `import { chmodSync, rmSync } from 'node:fs';
+import { FakeAgent } from '../../control-plane/src/host/fake-agent.ts';
+const socket = process.env.THAW_RUN + '/agent.sock';
+rmSync(socket, { force: true });
+await new FakeAgent(socket).listen();
+chmodSync(socket, 0o777);
+process.on('SIGTERM', () => process.exit(0));
+`;
+
+interface Ready {
+  url: string;
+  key: string;
+  pid: number;
+}
+
+let folder: string;
+let version: string;
+const started: ChildProcess[] = [];
+
+before(async () => {
+  folder = await mkdtemp(path.join(os.tmpdir(), 'thaw-up-'));
+  await chmod(folder, 0o755);
+  // An installation of its own with nothing in the place of what only VMs need.
+  const parts = path.join(folder, 'parts');
+  await mkdir(parts);
+  for (const name of ['thaw-keeper', 'thaw-pager', 'thaw-blockstore', 'libthaw_preload.so']) {
+    await writeFile(path.join(parts, name), '');
+  }
+  for (const name of ['vmlinux', 'initramfs.cpio', 'minimal.ext4', 'base.ext4', 'guest.json']) {
+    await writeFile(path.join(parts, name), '');
+  }
+  const flags = ['--binaries', parts, '--preload', parts, '--guest', parts];
+  const install = [path.join(ROOT, 'scripts/install.ts'), ...flags];
+  const env = { ...process.env, THAW_PREFIX: path.join(folder, 'prefix') };
+  version = execFileSync(process.execPath, install, { env, encoding: 'utf8' }).trim();
+  await writeFile(path.join(version, 'packages/host-agent/src/main.ts'), AGENT);
+});
+
+afterEach(async () => {
+  for (const child of started.splice(0)) {
+    if (child.exitCode !== null || child.signalCode !== null) continue;
+    child.kill('SIGKILL');
+    await once(child, 'close');
+  }
+  await noProcessLeft();
+});
+
+after(() => rm(folder, { recursive: true, force: true }));
+
+function launch(name: string): ChildProcess {
+  const env = {
+    PATH: process.env.PATH,
+    THAW_DATA: path.join(folder, name, 'data'),
+    THAW_RUN: path.join(folder, name, 'run'),
+    THAW_LISTEN: '127.0.0.1:0',
+  };
+  const child = spawn(path.join(version, 'bin/thaw'), ['up', '--json'], {
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  started.push(child);
+  return child;
+}
+
+/** The line that `up --json` prints; throws what it says instead. */
+async function ready(child: ChildProcess): Promise<Ready> {
+  const said: string[] = [];
+  createInterface({ input: child.stderr! }).on('line', (line) => said.push(line));
+  for await (const line of createInterface({ input: child.stdout! })) return JSON.parse(line);
+  throw new Error(said.join('\n'));
+}
+
+async function refusal(child: ChildProcess): Promise<string> {
+  await assert.rejects(ready(child), (error: Error) => {
+    refused = error.message;
+    return true;
+  });
+  if (child.exitCode === null) await once(child, 'exit');
+  assert.equal(child.exitCode, 1);
+  return refused;
+}
+let refused = '';
+
+async function end(child: ChildProcess): Promise<void> {
+  const closed = once(child, 'exit');
+  child.kill('SIGTERM');
+  const [code] = await closed;
+  assert.equal(code, 0);
+}
+
+/** Processes that run from this test's folder or on its cluster. */
+async function processes(): Promise<{ pid: number; line: string }[]> {
+  const found: { pid: number; line: string }[] = [];
+  for (const name of await readdir('/proc')) {
+    const line = /^\d+$/.test(name) ? await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '') : '';
+    if (line.includes(folder)) found.push({ pid: Number(name), line: line.replaceAll('\0', ' ') });
+  }
+  return found;
+}
+
+async function noProcessLeft(): Promise<void> {
+  await until(async () => (await processes()).length === 0);
+}
+
+async function until(holds: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + 30_000;
+  while (!(await holds().catch(() => false))) {
+    assert.ok(performance.now() < deadline, 'waited in vain');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+async function ask({ url, key }: Ready, method: string, where: string): Promise<Response> {
+  return fetch(`${url}${where}`, { method, headers: { 'X-API-Key': key } });
+}
+
+test('starts, serves with the kept key, stops, and finds its data again', async () => {
+  const child = launch('plain');
+  const first = await ready(child);
+  assert.equal((await readFile(path.join(folder, 'plain/data/key'), 'utf8')).trim(), first.key);
+  const made = await fetch(`${first.url}/v1/sandboxes`, {
+    method: 'POST',
+    headers: { 'X-API-Key': first.key, 'Content-Type': 'application/json' },
+    body: '{}',
+  });
+  assert.equal(made.status, 201);
+  assert.match(await refusal(launch('plain')), /already runs/);
+  assert.equal((await ask(first, 'GET', '/v1/sandboxes')).status, 200);
+  await end(child);
+  await noProcessLeft();
+
+  const again = launch('plain');
+  const second = await ready(again);
+  assert.equal(second.key, first.key);
+  const listed = (await (
+    await ask(second, 'GET', '/v1/sandboxes?status=running,stopped,error')
+  ).json()) as unknown[];
+  assert.equal(listed.length, 1);
+  await end(again);
+});
+
+test('starts again what is killed, and ends with its own death', async () => {
+  const child = launch('killed');
+  const thaw = await ready(child);
+  for (const part of ['/postgres -D', 'control-plane/src/main.ts', 'host-agent/src/main.ts']) {
+    const victim = (await processes()).find(({ line }) => line.includes(part));
+    assert.ok(victim, part);
+    process.kill(victim.pid, 'SIGKILL');
+    await until(async () => !existsSync(`/proc/${victim.pid}/exe`));
+    await until(
+      async () => (await ask(thaw, 'GET', '/readyz')).ok && (await ask(thaw, 'GET', '/v1/sandboxes')).ok,
+    );
+  }
+  child.kill('SIGKILL');
+  await noProcessLeft();
+  const next = launch('killed');
+  assert.equal((await ready(next)).key, thaw.key);
+  await end(next);
+});
+
+test('Ctrl-C while it starts leaves nothing', async () => {
+  const child = launch('early');
+  await until(async () => (await processes()).some(({ line }) => line.includes('postgres')));
+  child.kill('SIGINT');
+  await once(child, 'exit');
+  assert.equal(child.exitCode, 130);
+  await noProcessLeft();
+  const next = launch('early');
+  await ready(next);
+  await end(next);
+});
+
+test('says what to do when the database was made by another version', async () => {
+  const cluster = path.join(folder, 'version/data/postgres');
+  await mkdir(cluster, { recursive: true });
+  await writeFile(path.join(cluster, 'PG_VERSION'), '9\n');
+  assert.match(await refusal(launch('version')), /made by PostgreSQL 9, but .* postgresql-9/);
+});
+
+test('the database is out of reach of other users', async () => {
+  const child = launch('closed');
+  await ready(child);
+  const psql = path.join(folder, 'psql');
+  const installed = execFileSync('sh', ['-c', 'ls /usr/lib/postgresql/*/bin/psql'], {
+    encoding: 'utf8',
+  }).split('\n')[0]!;
+  await copyFile(installed, psql);
+  const connect = (uid: number) =>
+    execFileSync(
+      psql,
+      ['-h', path.join(folder, 'closed/run/postgres'), '-U', 'thaw', '-c', 'select 1', 'thaw'],
+      {
+        uid,
+        stdio: 'pipe',
+      },
+    );
+  for (const uid of [0, 65534]) assert.throws(() => connect(uid), /denied|failed/);
+  await end(child);
+});

@@ -1,0 +1,181 @@
+/**
+ * `thaw up`: Thaw on this machine, in the foreground. PostgreSQL, host agent and control plane are processes of their
+ * own, started again when they die; Ctrl-C stops them in reverse order and leaves the sandboxes running.
+ */
+import { spawn } from 'node:child_process';
+import { chmod, mkdir, stat } from 'node:fs/promises';
+import { ThawError } from '@thaw/api';
+import type { Config } from '../config.ts';
+import type { Progress } from '../progress.ts';
+import { agentAnswers, countRunning } from './agent.ts';
+import { Daemon, type DaemonOptions } from './daemon.ts';
+import { keepKey } from './key.ts';
+import { logLine, parse } from './log.ts';
+import { keyFile, UpPaths } from './paths.ts';
+import { databaseUrl, startPostgres } from './postgres.ts';
+import { findUser, type User } from './user.ts';
+
+export interface UpOptions {
+  config: Config;
+  env: NodeJS.ProcessEnv;
+  progress: Progress;
+  /** One JSON line on standard output when it is ready, instead of words. */
+  json: boolean;
+  /** Every line of the daemons on standard error. */
+  verbose: boolean;
+  /** Aborted by Ctrl-C or SIGTERM. */
+  signal: AbortSignal;
+}
+
+/** Runs until `signal`; resolves when everything is stopped. */
+export async function up(options: UpOptions): Promise<void> {
+  const { config, progress, signal } = options;
+  if (process.getuid?.() !== 0)
+    throw new ThawError('forbidden', 'thaw up needs root: sandboxes need namespaces and taps');
+  if (config.version === undefined)
+    throw new ThawError('invalid_state', 'thaw up runs from an installed version: make setup');
+  const paths = new UpPaths({ data: config.data, run: config.run, version: config.version });
+  const client = await findUser('thaw');
+  const database = config.databaseUrl === undefined ? await findUser('thaw-db') : undefined;
+  await openFolder(paths.data, 0o711);
+  await openFolder(paths.run, 0o755);
+  if (await agentAnswers(paths.agentSocket))
+    throw new ThawError('conflict', `Thaw already runs on ${paths.run}`);
+  const key = await keepKey(keyFile(paths.data));
+
+  await using daemons = new AsyncDisposableStack();
+  const common = (name: string) => ({
+    onLine: (line: string) => show(options, name, line),
+    onRestart: (reason: string) => progress.say(`${name} ended (${reason}) and is started again`),
+    signal,
+  });
+  let url = config.databaseUrl;
+  if (database !== undefined) {
+    const start = () => startPostgres({ paths, owner: database, client, ...common('postgres') });
+    daemons.use(await progress.step('PostgreSQL', start));
+    url = databaseUrl(paths, client);
+  }
+  const environment = { ...ownVariables(options.env), THAW_DATABASE_URL: url! };
+  const agent = () => startAgent(paths, ownVariables(options.env), common('host-agent'));
+  daemons.use(await progress.step('host agent', agent));
+  await progress.step('API key', () => admitKey(paths, client, environment, key));
+  const plane = await progress.step('control plane', () =>
+    startPlane(paths, client, environment, common('control-plane')),
+  );
+  daemons.use(plane.daemon);
+
+  announce(options, plane.url, key);
+  await new Promise<void>((resolve) => {
+    if (signal.aborted) return resolve();
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+  const left = await countRunning(paths.agentSocket).catch(() => undefined);
+  await progress.step('stopping', () => daemons.disposeAsync());
+  progress.say(farewell(left));
+}
+
+type Common = Pick<DaemonOptions, 'onLine' | 'onRestart' | 'signal'>;
+
+function startAgent(paths: UpPaths, env: Record<string, string>, common: Common): Promise<Daemon> {
+  return Daemon.start({
+    name: 'the host agent',
+    argv: [paths.node, paths.program('host-agent')],
+    env: { ...env, THAW_VERSION_DIR: paths.version, THAW_DATA: paths.data, THAW_RUN: paths.run },
+    stopSignal: 'SIGTERM',
+    stopWithinMs: 60_000,
+    readyWithinMs: 120_000,
+    ready: () => agentAnswers(paths.agentSocket),
+    ...common,
+  });
+}
+
+async function startPlane(paths: UpPaths, user: User, env: Record<string, string>, common: Common) {
+  let url: string | undefined;
+  const settings: Record<string, string> = { ...env, THAW_RUN: paths.run };
+  const daemon = await Daemon.start({
+    name: 'the control plane',
+    argv: [paths.node, paths.program('control-plane')],
+    env: settings,
+    user,
+    stopSignal: 'SIGTERM',
+    stopWithinMs: 70_000,
+    readyWithinMs: 60_000,
+    ready: async () => url !== undefined && (await fetch(`${url}/readyz`)).ok,
+    ...common,
+    onLine: (line) => {
+      common.onLine(line);
+      const found = parse(line);
+      if (found?.msg !== 'listening' || found.url === undefined) return;
+      url = found.url;
+      // Started again, it must be found at the port that was told, also when that was a free one of the system's.
+      settings.THAW_LISTEN = new URL(url).host;
+    },
+  });
+  return { daemon, url: url! };
+}
+
+/** Makes the key valid in the database; it may be already. */
+function admitKey(paths: UpPaths, user: User, env: Record<string, string>, key: string): Promise<void> {
+  const { uid, gid } = user;
+  return new Promise((resolve, reject) => {
+    const child = spawn(paths.node, [paths.program('control-plane'), 'add-key'], { env, uid, gid, cwd: '/' });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (chunk: Buffer) => {
+        output += chunk;
+      });
+    }
+    child.once('error', reject);
+    child.once('close', (code) => {
+      if (code === 0) return resolve();
+      reject(new ThawError('unavailable', `the database refused the API key: ${output.trim()}`));
+    });
+    child.stdin.on('error', () => {});
+    child.stdin.end(key);
+  });
+}
+
+/** Other users must be able to pass through it; what is inside guards itself. */
+async function openFolder(folder: string, mode: number): Promise<void> {
+  await mkdir(folder, { recursive: true, mode });
+  const now = (await stat(folder)).mode & 0o7777;
+  if ((now & mode) !== mode) await chmod(folder, now | mode);
+}
+
+function ownVariables(env: NodeJS.ProcessEnv): Record<string, string> {
+  const own = Object.entries(env).filter((entry): entry is [string, string] => {
+    const [name, value] = entry;
+    return value !== undefined && name.startsWith('THAW_') && name !== 'THAW_API_KEY';
+  });
+  return {
+    PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+    LC_ALL: 'C.UTF-8',
+    NODE_ENV: 'production',
+    ...Object.fromEntries(own),
+  };
+}
+
+function show({ verbose }: UpOptions, name: string, line: string): void {
+  const text = logLine(verbose, name, line);
+  if (text !== undefined) process.stderr.write(`${text}\n`);
+}
+
+function announce({ config, json }: UpOptions, url: string, key: string): void {
+  if (json) {
+    process.stdout.write(
+      `${JSON.stringify({ url, key, data: config.data, run: config.run, pid: process.pid })}\n`,
+    );
+    return;
+  }
+  process.stdout.write(`Thaw runs at ${url}
+API key: ${key} (kept in ${keyFile(config.data)})
+Press Ctrl-C to stop; sandboxes go on running.
+`);
+}
+
+function farewell(left: number | undefined): string {
+  if (left === undefined)
+    return 'Thaw is stopped. Sandboxes that were running go on: `thaw up` finds them again.';
+  if (left === 0) return 'Thaw is stopped. No sandbox was running.';
+  return `Thaw is stopped. ${left} ${left === 1 ? 'sandbox goes' : 'sandboxes go'} on running: \`thaw up\` finds them again.`;
+}
