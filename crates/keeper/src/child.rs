@@ -19,7 +19,7 @@ use crate::exec::{Launch, launch};
 use crate::jail::Jail;
 use crate::request::{Capability, ChildSpec, Root};
 use crate::ring::Ring;
-use crate::source::Kept;
+use crate::source::Stock;
 
 pub struct Child {
     /// None for a one-shot `run`.
@@ -41,17 +41,12 @@ pub struct Exit {
 }
 
 impl Child {
-    pub fn spawn(
-        role: Option<String>,
-        spec: ChildSpec,
-        jail: Option<&Jail>,
-        kept: &mut Kept,
-    ) -> Result<Self, ControlError> {
+    pub fn spawn(role: Option<String>, spec: ChildSpec, stock: &mut Stock<'_>) -> Result<Self, ControlError> {
         spec.check()?;
-        let root = jail_root(spec.root, jail)?;
+        let root = jail_root(spec.root, stock.jail)?;
         let mut fds = Vec::new();
         for inherited in &spec.fds {
-            fds.push((inherited.number, inherited.source.open(jail, kept)?));
+            fds.push((inherited.number, inherited.source.open(stock)?));
         }
         let channel = if spec.control {
             let (ours, theirs) = Channel::pair()?;

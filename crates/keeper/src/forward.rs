@@ -19,7 +19,7 @@ impl Keeper {
         let key = self.running(&role)?;
         let mut fds = Vec::new();
         for source in &sources {
-            fds.push(source.open(self.jail.as_ref(), &mut self.kept)?);
+            fds.push(source.open(&mut self.stock())?);
         }
         self.last_question += 1;
         let question = self.last_question;

@@ -19,7 +19,7 @@ use crate::jail::Jail;
 use crate::pending::Pending;
 use crate::receive::Receive;
 use crate::request::Request;
-use crate::source::Kept;
+use crate::source::{Kept, Stock};
 
 pub struct Keeper {
     pub run_dir: PathBuf,
@@ -218,6 +218,10 @@ impl Keeper {
     fn hang_up(&mut self, key: u64) {
         self.connections.remove(&key);
         self.pending.retain(|pending| pending.caller.connection != key);
+    }
+
+    pub fn stock(&mut self) -> Stock<'_> {
+        Stock { jail: self.jail.as_ref(), kept: &mut self.kept, children: &self.children }
     }
 
     pub fn next_key(&mut self) -> u64 {

@@ -17,7 +17,7 @@ impl Keeper {
         if self.running(&role).is_ok() {
             return Err(ControlError::new("invalid_state", format!("{role} is running")));
         }
-        let child = Child::spawn(Some(role.clone()), spec, self.jail.as_ref(), &mut self.kept)?;
+        let child = Child::spawn(Some(role.clone()), spec, &mut self.stock())?;
         let result = json!({"pid": child.pid.as_raw_nonzero(), "start_time": child.start_time});
         self.children.retain(|_, old| old.role.as_ref() != Some(&role));
         let key = self.next_key();
@@ -27,7 +27,7 @@ impl Keeper {
 
     pub fn run_once(&mut self, caller: &Caller, request: &mut Request) -> Result<(), ControlError> {
         let request::Run { timeout_ms, child: spec } = request.body()?;
-        let child = Child::spawn(None, spec, self.jail.as_ref(), &mut self.kept)?;
+        let child = Child::spawn(None, spec, &mut self.stock())?;
         let key = self.next_key();
         self.children.insert(key, child);
         self.await_outcome(caller, Awaited::Output { child: key }, timeout_ms);

@@ -11,6 +11,7 @@ use rustix::thread::{Gid, Uid};
 use serde::Deserialize;
 use thaw_control::ControlError;
 
+use crate::child::Child;
 use crate::jail::Jail;
 
 /// Where a descriptor comes from. Paths are the host's (as the keeper sees it), the FUSE mount point is the jail's.
@@ -34,6 +35,10 @@ pub enum Source {
     /// Anonymous memory of this many bytes.
     Tmpfile {
         tmpfile: u64,
+    },
+    /// /proc/PID/pagemap of a running child, which other users cannot open.
+    Pagemap {
+        pagemap: String,
     },
     /// A descriptor that came with an earlier event, see `forward.rs`.
     Kept {
@@ -62,22 +67,38 @@ pub struct Inherited {
 
 pub type Kept = BTreeMap<String, OwnedFd>;
 
+/// What the keeper has that a source may refer to.
+pub struct Stock<'a> {
+    pub jail: Option<&'a Jail>,
+    pub kept: &'a mut Kept,
+    pub children: &'a BTreeMap<u64, Child>,
+}
+
 impl Source {
-    pub fn open(&self, jail: Option<&Jail>, kept: &mut Kept) -> Result<OwnedFd, ControlError> {
+    pub fn open(&self, stock: &mut Stock<'_>) -> Result<OwnedFd, ControlError> {
         match self {
             Self::Open { open: path, flags } => open_path(path, *flags).map_err(|error| failed(path, error)),
             Self::Listen { listen: path, uid, mode } => {
                 listen_at(Path::new(path), *uid, *mode).map_err(|error| failed(path, error))
             }
             Self::Fuse { fuse: target } => {
-                let jail =
-                    jail.ok_or_else(|| ControlError::new("invalid_state", "fuse: there is no jail yet"))?;
+                let jail = stock
+                    .jail
+                    .ok_or_else(|| ControlError::new("invalid_state", "fuse: there is no jail yet"))?;
                 let fd = jail.mount_fuse(target).map_err(|error| failed(target, error))?;
-                kept.insert("fuse".to_owned(), fd.try_clone()?);
+                stock.kept.insert("fuse".to_owned(), fd.try_clone()?);
                 Ok(fd)
             }
             Self::Tmpfile { tmpfile: size_bytes } => Ok(memory_file(*size_bytes)?),
-            Self::Kept { kept: name } => match kept.get(name) {
+            Self::Pagemap { pagemap: role } => {
+                let running = |child: &&Child| child.is_running() && child.role.as_ref() == Some(role);
+                let child = stock.children.values().find(running);
+                let child =
+                    child.ok_or_else(|| ControlError::new("unavailable", format!("no {role} runs")))?;
+                let path = format!("/proc/{}/pagemap", child.pid);
+                open_path(&path, OpenFlags::R).map_err(|error| failed(&path, error))
+            }
+            Self::Kept { kept: name } => match stock.kept.get(name) {
                 Some(fd) => Ok(fd.try_clone()?),
                 None => Err(ControlError::new("not_found", format!("no descriptor is kept as {name}"))),
             },

@@ -85,7 +85,8 @@ impl Drop for TestKeeper {
 pub struct Client {
     pub stream: UnixStream,
     reader: BufReader<UnixStream>,
-    events: Vec<Value>,
+    /// Read while something else was waited for.
+    unread: Vec<Value>,
     last_id: u64,
 }
 
@@ -93,7 +94,7 @@ impl Client {
     pub fn new(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let reader = BufReader::new(stream.try_clone().unwrap());
-        Self { stream, reader, events: Vec::new(), last_id: 0 }
+        Self { stream, reader, unread: Vec::new(), last_id: 0 }
     }
 
     pub fn begin(&mut self, mut request: Value) -> u64 {
@@ -109,12 +110,15 @@ impl Client {
     }
 
     pub fn answer(&mut self, id: u64) -> Value {
+        if let Some(index) = self.unread.iter().position(|frame| frame["id"] == json!(id)) {
+            return self.unread.remove(index);
+        }
         loop {
             let frame = self.frame();
             if frame["id"] == json!(id) {
                 return frame;
             }
-            self.events.push(frame);
+            self.unread.push(frame);
         }
     }
 
@@ -132,7 +136,8 @@ impl Client {
     }
 
     pub fn event(&mut self) -> Value {
-        if self.events.is_empty() { self.frame() } else { self.events.remove(0) }
+        let index = self.unread.iter().position(|frame| frame["event"].is_string());
+        index.map_or_else(|| self.frame(), |index| self.unread.remove(index))
     }
 
     pub fn frame(&mut self) -> Value {

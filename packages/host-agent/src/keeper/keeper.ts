@@ -16,6 +16,8 @@ export type FdSource =
   | { listen: string; uid: number; mode: number }
   | { fuse: string }
   | { tmpfile: number }
+  /** The page map of the running child of this role. */
+  | { pagemap: string }
   | { kept: string };
 
 export interface Jail {
@@ -147,7 +149,12 @@ export class Keeper extends EventEmitter<Events> {
   }
 
   /** One request to a child; the request names descriptors by their index in `fds`. */
-  ask(role: string, request: { op: string }, fds: FdSource[], timeoutMs: number): Promise<unknown> {
+  ask(
+    role: string,
+    request: { op: string } & Record<string, unknown>,
+    fds: FdSource[],
+    timeoutMs: number,
+  ): Promise<unknown> {
     return this.#call('ask', { role, request, fds, timeout_ms: timeoutMs }, timeoutMs);
   }
 

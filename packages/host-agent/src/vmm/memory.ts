@@ -52,6 +52,11 @@ export interface PagerSpec {
   chain?: Chain;
 }
 
+interface ChildEvent {
+  role: string;
+  body: { event: string; reason?: unknown; serving?: unknown };
+}
+
 /** Where the VMM finds the pager, as the host sees it. */
 export function pagerSocket(runDir: string): string {
   return path.join(runDir, 'vmm', 'pager.sock');
@@ -105,15 +110,21 @@ export class Pager implements Memory {
    * Resolves when the VMM has handed over its memory; throws when the pager refuses it or `timeoutMs` is over.
    * To be called before the VMM starts, so that no event is missed.
    */
-  handshake(timeoutMs: number): Promise<void> {
+  async handshake(timeoutMs: number): Promise<void> {
+    await this.#handshaken(timeoutMs);
+    // The pager may read the VMM's memory but not open its files.
+    await this.#keeper.ask('pager', { op: 'pagemap', pagemap: 0 }, [{ pagemap: 'vmm' }], START_TIMEOUT_MS);
+  }
+
+  #handshaken(timeoutMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const fail = (cause: unknown) => {
         leave();
         reject(new ThawError('internal', 'the VM did not hand over its memory', { cause }));
       };
-      const onChild = ({ role, body }: { role: string; body: { event: string; reason?: unknown } }) => {
+      const onChild = ({ role, body }: ChildEvent) => {
         if (role !== 'pager') return;
-        if (body.event === 'failed') fail(body.reason);
+        if (body.event === 'failed' && body.serving !== true) fail(body.reason);
         if (body.event !== 'handshake') return;
         leave();
         resolve();
@@ -137,12 +148,7 @@ export class Pager implements Memory {
       { open: files.memfile, flags: 'create' },
       { open: files.runs, flags: 'create' },
     ];
-    const result = await this.#keeper.ask(
-      'pager',
-      { op: 'dump', ...{ memfile: 0, runs: 1 } },
-      fds,
-      DUMP_TIMEOUT_MS,
-    );
+    const result = await this.#keeper.ask('pager', { op: 'dump', memfile: 0, runs: 1 }, fds, DUMP_TIMEOUT_MS);
     const dumped = dumpedSchema.parse(result);
     return {
       storedBytes: dumped.stored_bytes,
