@@ -101,6 +101,7 @@ export class TestPlane implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.agent.release();
     await this.running[Symbol.asyncDispose]();
     await this.#undo.disposeAsync();
   }

@@ -29,12 +29,12 @@ function owner(): { uid: number; gid: number } | undefined {
 
 export class ThrowawayCluster implements AsyncDisposable {
   readonly #folder: string;
-  readonly #postmaster: ReturnType<typeof spawn>;
+  #postmaster: ReturnType<typeof spawn>;
   #databases = 0;
 
-  private constructor(folder: string, postmaster: ReturnType<typeof spawn>) {
+  private constructor(folder: string) {
     this.#folder = folder;
-    this.#postmaster = postmaster;
+    this.#postmaster = this.#launch();
   }
 
   static async start(): Promise<ThrowawayCluster> {
@@ -48,24 +48,7 @@ export class ThrowawayCluster implements AsyncDisposable {
       cwd: folder,
       stdio: 'pipe',
     });
-    // The kernel stops the postmaster when this process dies, however it dies.
-    const drop = user ? [`--reuid=${user.uid}`, `--regid=${user.gid}`, '--clear-groups'] : [];
-    const server = [
-      join(bin, 'postgres'),
-      '-D',
-      data,
-      '-k',
-      folder,
-      '-c',
-      'listen_addresses=',
-      '-c',
-      'fsync=off',
-    ];
-    const postmaster = spawn('setpriv', [...drop, '--pdeathsig', 'INT', ...server], {
-      cwd: folder,
-      stdio: 'ignore',
-    });
-    const cluster = new ThrowawayCluster(folder, postmaster);
+    const cluster = new ThrowawayCluster(folder);
     try {
       await cluster.#ready();
     } catch (error) {
@@ -83,6 +66,18 @@ export class ThrowawayCluster implements AsyncDisposable {
     return this.#url(name);
   }
 
+  /** Stops the server at once, as a crash would; its databases survive. */
+  async crash(): Promise<void> {
+    const exited = once(this.#postmaster, 'exit');
+    this.#postmaster.kill('SIGQUIT');
+    await exited;
+  }
+
+  async restart(): Promise<void> {
+    this.#postmaster = this.#launch();
+    await this.#ready();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#postmaster.exitCode === null && this.#postmaster.signalCode === null) {
       const exited = once(this.#postmaster, 'exit');
@@ -90,6 +85,16 @@ export class ThrowawayCluster implements AsyncDisposable {
       await exited;
     }
     rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  #launch(): ReturnType<typeof spawn> {
+    const user = owner();
+    // The kernel stops the postmaster when this process dies, however it dies.
+    const drop = user ? [`--reuid=${user.uid}`, `--regid=${user.gid}`, '--clear-groups'] : [];
+    const data = join(this.#folder, 'data');
+    const options = ['-D', data, '-k', this.#folder, '-c', 'listen_addresses=', '-c', 'fsync=off'];
+    const command = [...drop, '--pdeathsig', 'INT', join(binaries(), 'postgres'), ...options];
+    return spawn('setpriv', command, { cwd: this.#folder, stdio: 'ignore' });
   }
 
   #url(database: string): string {

@@ -68,9 +68,11 @@ export class Messages {
   #keepAlive(everyMs: number): void {
     let unanswered = 0;
     const timer = setInterval(() => {
-      if (this.#socket.isPaused) return;
-      if (unanswered >= 2) return this.#socket.terminate();
-      unanswered += 1;
+      // While paused no answer can arrive; the ping still finds out that the connection is gone.
+      if (!this.#socket.isPaused) {
+        if (unanswered >= 2) return this.#socket.terminate();
+        unanswered += 1;
+      }
       this.#socket.ping();
     }, everyMs);
     this.#socket.on('pong', () => {

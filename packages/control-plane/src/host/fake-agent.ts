@@ -33,7 +33,7 @@ export class FakeAgent implements AsyncDisposable {
   /** What the last create was asked for. */
   lastCreate: Parameters<ServiceImpl<typeof HostAgentService>['createSandbox']>[0] | undefined;
   readonly #faults = new Map<Rpc, Error[]>();
-  readonly #holds = new Map<Rpc, Promise<void>>();
+  readonly #holds = new Map<Rpc, PromiseWithResolvers<void>>();
   readonly #server = createServer();
 
   constructor(socketPath: string) {
@@ -47,6 +47,11 @@ export class FakeAgent implements AsyncDisposable {
       acceptCompression: [],
     });
     this.#server.on('request', adapter);
+    return this.reopen();
+  }
+
+  /** Listens again after it was disposed of: an agent that was restarted and still knows its sandboxes. */
+  async reopen(): Promise<this> {
     this.#server.listen(this.socketPath);
     await once(this.#server, 'listening');
     return this;
@@ -59,12 +64,18 @@ export class FakeAgent implements AsyncDisposable {
 
   /** Calls of `rpc` wait until the returned function is called. */
   hold(rpc: Rpc): () => void {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#holds.set(rpc, promise);
+    const hold = Promise.withResolvers<void>();
+    this.#holds.set(rpc, hold);
     return () => {
       this.#holds.delete(rpc);
-      resolve();
+      hold.resolve();
     };
+  }
+
+  /** Nothing waits any more, as when a test failed before it let go. */
+  release(): void {
+    for (const hold of this.#holds.values()) hold.resolve();
+    this.#holds.clear();
   }
 
   count(rpc: Rpc): number {
@@ -73,6 +84,7 @@ export class FakeAgent implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const child of this.processes.values()) child.kill('SIGKILL');
+    if (!this.#server.listening) return;
     this.#server.closeAllConnections();
     this.#server.close();
     await once(this.#server, 'close');
@@ -80,7 +92,7 @@ export class FakeAgent implements AsyncDisposable {
 
   async #enter(rpc: Rpc): Promise<void> {
     this.calls.push(rpc);
-    await this.#holds.get(rpc);
+    await this.#holds.get(rpc)?.promise;
     const fault = this.#faults.get(rpc)?.shift();
     if (fault) throw toConnectError(fault);
   }

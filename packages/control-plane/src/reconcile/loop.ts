@@ -7,6 +7,8 @@ import { listLiveSandboxes } from '../sandbox/table.ts';
 import { syncTemplates } from '../template/sync.ts';
 import { apply } from './settle.ts';
 
+const RETRY_MS = 500;
+
 /** One round. Answers how many rows changed. */
 export async function reconcile(plane: Plane): Promise<number> {
   const rows = (await listLiveSandboxes(plane.db, plane.hostId)).filter((row) => !plane.verbs.has(row.id));
@@ -32,18 +34,18 @@ export function startReconcile(plane: Plane, everyMs: number): () => Promise<voi
   let stopped = false;
   let wake = () => {};
   const loop = async () => {
-    let templatesKnown = false;
     while (!stopped) {
+      let waitMs = everyMs;
       try {
-        if (!templatesKnown) await syncTemplates(plane);
-        templatesKnown = true;
+        await syncTemplates(plane);
         await reconcile(plane);
       } catch (error) {
+        waitMs = Math.min(everyMs, RETRY_MS);
         plane.log.warn({ err: error }, 'reconcile: the host or the database cannot be reached');
       }
       if (stopped) return;
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, everyMs);
+        const timer = setTimeout(resolve, waitMs);
         wake = () => {
           clearTimeout(timer);
           resolve();

@@ -1,5 +1,5 @@
 /** What a row should become, judged by what the host says. Pure: no database, no host. */
-import { SANDBOX_STATUSES, type SandboxInfo, type SandboxStatus } from '@thaw/api';
+import type { SandboxInfo, SandboxStatus } from '@thaw/api';
 
 export type Verdict =
   | { kind: 'keep' }
@@ -11,7 +11,7 @@ export type Verdict =
   | { kind: 'destroy' };
 
 const KEEP: Verdict = { kind: 'keep' };
-const UNDER_WAY: readonly string[] = ['pending', 'pausing', 'resuming', 'snapshotting', 'stopping'];
+const SETTLED: readonly string[] = ['running', 'paused', 'error'];
 
 export function verdict(
   row: { status: SandboxStatus; build_id: string | null },
@@ -20,7 +20,8 @@ export function verdict(
   // A pending row whose create was cut off is destroyed too: its caller never learned the id.
   if (row.status === 'stopping') return { kind: 'destroy' };
   if (info) {
-    if (UNDER_WAY.includes(info.status) || !isStatus(info.status)) return KEEP;
+    // It is at work on it, or says what this version does not know.
+    if (!SETTLED.includes(info.status)) return KEEP;
     if (row.status === 'pending') return { kind: 'destroy' };
     const same = info.status === row.status && (info.build === undefined || info.build.id === row.build_id);
     return same ? KEEP : { kind: 'follow', info };
@@ -45,8 +46,4 @@ export function verdict(
     case 'snapshotting':
       return { kind: 'become', status: 'error', reason: `its host lost it while it was ${row.status}` };
   }
-}
-
-function isStatus(status: string): status is SandboxStatus {
-  return (SANDBOX_STATUSES as readonly string[]).includes(status);
 }

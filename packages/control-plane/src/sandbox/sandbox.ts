@@ -6,6 +6,8 @@ import { findSandbox, moveSandbox, type SandboxPatch, type SandboxRow } from './
 
 /** The guest's address is the same in every VM; it is told only while there is one. */
 const GUEST_IP = '169.254.0.21';
+/** What a host can say after a verb. */
+const SETTLED = ['running', 'paused', 'error'] as const;
 const ALIVE: readonly SandboxStatus[] = ['running', 'snapshotting', 'pausing'];
 
 export async function requireSandbox(plane: Plane, teamId: string, id: string): Promise<SandboxRow> {
@@ -34,8 +36,10 @@ export async function recordHostState(
   extra: SandboxPatch = {},
   revision?: number,
 ): Promise<SandboxRow | undefined> {
+  const status = SETTLED.find((one) => one === info.status);
+  if (!status)
+    throw new ThawError('agent_error', `the host says that sandbox ${row.id} is ${info.status || 'nothing'}`);
   const buildId = await recordBuild(plane.db, info.build, row.build_id);
-  const status = info.status as SandboxStatus;
   const patch: SandboxPatch = {
     status,
     host_ip: info.hostIp || null,

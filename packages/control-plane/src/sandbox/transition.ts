@@ -41,7 +41,9 @@ export async function transition<T>(
     await settle(plane, guarded).catch((cause) =>
       plane.log.warn({ err: cause, sandbox: row.id }, 'the state after a failed verb is not known yet'),
     );
-    throw error;
+    const lost = error instanceof ThawError && error.kind === 'not_found';
+    const now = lost ? await findSandbox(plane.db, row.team_id, row.id) : undefined;
+    throw now ? wrongState(now) : error;
   }
   const { info, value } = result;
   const after = await throughOutage(() =>

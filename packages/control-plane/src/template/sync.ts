@@ -3,7 +3,7 @@ import type { Template, TemplateType } from '@thaw/api';
 import { DEFAULT_TEAM } from '../auth/key.ts';
 import { recordBuild } from '../build/record.ts';
 import type { Plane } from '../plane.ts';
-import { listAllTemplates, removeTemplate, upsertTemplate } from './table.ts';
+import { listAllTemplates, removeTemplate, type TemplateRow, upsertTemplate } from './table.ts';
 
 /** Upserts what the host has and forgets what it has no more. Names with a verb under way are left alone. */
 export async function syncTemplates(plane: Plane): Promise<void> {
@@ -14,6 +14,7 @@ export async function syncTemplates(plane: Plane): Promise<void> {
     const row = byId.get(template.id);
     const teamId = template.type === 'base' ? null : (row?.team_id ?? DEFAULT_TEAM);
     if (plane.templateVerbs.has(`${teamId}/${template.name}`)) continue;
+    if (row && isSame(row, template)) continue;
     try {
       await recordTemplate(plane, template, teamId, row?.build_id ?? null);
     } catch (error) {
@@ -30,6 +31,17 @@ export async function syncTemplates(plane: Plane): Promise<void> {
     await removeTemplate(plane.db, row.id, row.build_id);
     plane.log.info({ template: row.id, name: row.name }, 'the host has this template no more');
   }
+}
+
+function isSame(row: TemplateRow, template: Template): boolean {
+  return (
+    row.name === template.name &&
+    row.type === template.type &&
+    row.vcpus === (template.vcpus || null) &&
+    row.memory_mb === (template.memoryMb || null) &&
+    row.disk_mb === template.diskMb &&
+    row.build_id === (template.build?.id ?? null)
+  );
 }
 
 export async function recordTemplate(
