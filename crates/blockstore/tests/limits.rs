@@ -1,17 +1,19 @@
-//! A full disk, and many users at once.
+//! A full disk, many users at once, many blocks, and a real file system inside.
 
 mod support;
 
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::json;
 use support::header::{Blocks, name};
 use support::random::Random;
-use support::{BLOCK, Directory, Server, private_mounts, punch, read, write};
+use support::{BLOCK, Directory, Server, allocated, private_mounts, punch, read, write};
 
 const B: u64 = BLOCK as u64;
+const BUILD: [u8; 16] = [3; 16];
 
 #[test]
 fn out_of_space_fails_that_write_and_nothing_else() {
@@ -22,15 +24,10 @@ fn out_of_space_fails_that_write_and_nothing_else() {
     rustix::mount::mount("thaw-test", small.path("mount"), "tmpfs", MountFlags::empty(), options).unwrap();
     let build = directory.create("build");
     write(&build, 0, &[0x11; 64 * BLOCK]);
-    let header =
-        Blocks((0..64).map(|block| Some(([3; 16], block * B))).collect()).write(&directory, "header");
+    let header = Blocks((0..64).map(|block| Some((BUILD, block * B))).collect()).write(&directory, "header");
     let (top, zeros) = (small.create("mount/top"), small.create("mount/zeros"));
-    let (mut server, fuse) = Server::spawn(&directory);
-    let request = json!({
-        "op": "start", "size_bytes": 2048 * B, "fuse": 0, "top": 1, "zeros": 2, "header": 3,
-        "builds": {name(&[3; 16]): 4},
-    });
-    server.ask(request, &[&fuse, &top, &zeros, &header, &build]).unwrap();
+    let files = [&top, &zeros, &header, &build];
+    let server = Server::over_build(&directory, 2048 * B, &BUILD, files);
 
     let file = server.file(false);
     let mut random = Random::new(1);
@@ -77,16 +74,10 @@ fn many_threads_and_rotations_do_not_disturb_each_other() {
     let build = directory.create("build");
     let original = Random::new(9).bytes(BLOCKS as usize * BLOCK);
     write(&build, 0, &original);
-    let id = [3; 16];
-    let mut header = Blocks((0..BLOCKS).map(|block| Some((id, block * B))).collect());
-    let (mut server, fuse) = Server::spawn(&directory);
-    let request = json!({
-        "op": "start", "size_bytes": BLOCKS * B, "fuse": 0, "top": 1, "zeros": 2, "header": 3,
-        "builds": {name(&id): 4},
-    });
+    let mut header = Blocks((0..BLOCKS).map(|block| Some((BUILD, block * B))).collect());
     let (top, zeros) = (directory.create("top0"), directory.create("zeros0"));
     let file = header.write(&directory, "header");
-    server.ask(request, &[&fuse, &top, &zeros, &file, &build]).unwrap();
+    let mut server = Server::over_build(&directory, BLOCKS * B, &BUILD, [&top, &zeros, &file, &build]);
 
     let stop = AtomicBool::new(false);
     let files: Vec<_> = (0..THREADS).map(|index| server.file(index % 2 == 0)).collect();
@@ -98,7 +89,7 @@ fn many_threads_and_rotations_do_not_disturb_each_other() {
             });
         }
         let _stop = StopOnDrop(&stop);
-        let mut builds = vec![(id, "build".to_owned())];
+        let mut builds = vec![(BUILD, "build".to_owned())];
         for round in 1..=12 {
             let names = [format!("top{round}"), format!("zeros{round}"), "runs".into()];
             let files = names.map(|name| directory.create(&name));
@@ -138,6 +129,57 @@ impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+#[test]
+fn thousands_of_zeroed_blocks_are_freed_without_waiting_for_a_flush() {
+    const BLOCKS: u64 = 12_000;
+    private_mounts();
+    let directory = Directory::new();
+    let build = directory.create("build");
+    build.set_len(BLOCKS * B).unwrap();
+    let header =
+        Blocks((0..BLOCKS).map(|block| Some((BUILD, block * B))).collect()).write(&directory, "header");
+    let (top, zeros) = (directory.create("top"), directory.create("zeros"));
+    let start = || Server::over_build(&directory, BLOCKS * B, &BUILD, [&top, &zeros, &header, &build]);
+    let mut server = start();
+    let file = server.file(false);
+    let odd = || (1..BLOCKS).step_by(2);
+    odd().for_each(|block| write(&file, block * B, &[0xaa; BLOCK]));
+    assert_eq!(allocated(&directory.open("top")).len() as u64, BLOCKS / 2);
+    odd().for_each(|block| punch(&file, block * B, B));
+    assert!((allocated(&directory.open("top")).len() as u64) < BLOCKS / 4);
+    drop(file);
+    let stats = server.ask(json!({"op": "stats"}), &[]).unwrap();
+    assert_eq!((&stats["stored_bytes"], &stats["zero_bytes"]), (&json!(0), &json!(BLOCKS / 2 * B)));
+    server.kill();
+    server = start();
+    assert!(read(&server.file(true), 0, (BLOCKS * B) as usize).iter().all(|byte| *byte == 0));
+    server.ask(json!({"op": "flush"}), &[]).unwrap();
+    assert!(allocated(&directory.open("top")).is_empty());
+}
+
+#[test]
+fn a_file_system_inside_can_be_grown() {
+    private_mounts();
+    let directory = Directory::new();
+    let run = |program: &str, arguments: &[&str], path: &str| {
+        let output = Command::new(program).args(arguments).arg(directory.path(path)).output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let image = directory.create("build");
+    image.set_len(4096 * B).unwrap();
+    run("mkfs.ext4", &["-q", "-F", "-b", "4096"], "build");
+    let stored = allocated(&image);
+    let blocks = (0..4096).map(|block| stored.binary_search(&block).is_ok().then_some((BUILD, block * B)));
+    let header = Blocks(blocks.collect()).write(&directory, "header");
+    let (top, zeros) = (directory.create("top"), directory.create("zeros"));
+    let server = Server::over_build(&directory, 4 * 4096 * B, &BUILD, [&top, &zeros, &header, &image]);
+    run("e2fsck", &["-fp"], "mount/rootfs.ext4");
+    run("resize2fs", &[], "mount/rootfs.ext4");
+    run("e2fsck", &["-fn"], "mount/rootfs.ext4");
+    let superblock = read(&server.file(true), 1024, 8);
+    assert_eq!(superblock[4..8], (4 * 4096_u32).to_le_bytes());
 }
 
 /// Writes, zeroes and reads every `of`th pair of blocks, and knows what is in them.

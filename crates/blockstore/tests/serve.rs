@@ -43,15 +43,8 @@ impl Case {
 
     fn restart(&mut self) {
         self.server.kill();
-        let (server, fuse) = Server::spawn(&self.directory);
-        self.server = server;
-        let open = |name: &str| self.directory.open(name);
-        let request = json!({
-            "op": "start", "size_bytes": 64 * B, "fuse": 0, "top": 1, "zeros": 2, "header": 3,
-            "builds": {name(&BUILD): 4},
-        });
-        let (top, zeros, header, build) = (open("top"), open("zeros"), open("header"), open("build"));
-        self.server.ask(request, &[&fuse, &top, &zeros, &header, &build]).unwrap();
+        let files = ["top", "zeros", "header", "build"].map(|name| self.directory.open(name));
+        self.server = Server::over_build(&self.directory, 64 * B, &BUILD, files.each_ref());
     }
 
     fn rotate(&mut self) -> (Vec<support::header::RunRecord>, serde_json::Value) {

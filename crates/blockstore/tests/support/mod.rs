@@ -101,6 +101,18 @@ impl Server {
         (Self { child, channel: Some(ours), mount, mounted: true, next_id: 1 }, fuse)
     }
 
+    /// Mounts and starts a disk over one build; the files are top, zeros, header and the build's.
+    pub fn over_build(directory: &Directory, size_bytes: u64, build: &[u8; 16], files: [&File; 4]) -> Self {
+        let (mut server, fuse) = Self::spawn(directory);
+        let request = json!({
+            "op": "start", "size_bytes": size_bytes, "fuse": 0, "top": 1, "zeros": 2, "header": 3,
+            "builds": {header::name(build): 4},
+        });
+        let [top, zeros, header, build] = files;
+        server.ask(request, &[&fuse, top, zeros, header, build]).unwrap();
+        server
+    }
+
     pub fn ask(&mut self, mut request: Value, fds: &[&dyn AsFd]) -> Result<Value, Refusal> {
         let id = self.next_id;
         self.next_id += 1;
