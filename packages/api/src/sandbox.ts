@@ -104,6 +104,23 @@ export const Sandbox = z.object({
 });
 export type Sandbox = z.infer<typeof Sandbox>;
 
+/** What a running sandbox takes of its host, and how its memory came back. */
+export const SandboxStats = z.object({
+  memory_bytes: z.number(),
+  /** Guest memory that is present on the host now. */
+  resident_bytes: z.number(),
+  /** Pages that page faults brought in since the VM started, of `pages_total`. */
+  pages_faulted: z.number(),
+  pages_total: z.number(),
+  faults: z.number(),
+  bytes_copied: z.number(),
+  bytes_zeroed: z.number(),
+  fault_us: z.object({ p50: z.number(), p99: z.number() }),
+  /** Process ids on the host: vmm, pager, blockstore, keeper. */
+  pids: z.record(z.string(), z.number()),
+});
+export type SandboxStats = z.infer<typeof SandboxStats>;
+
 /** A list is cut into pages: `next_token` comes back in the `X-Next-Token` header. */
 export const Page = z.object({
   limit: z.coerce.number().int().min(1).max(1000).default(100),

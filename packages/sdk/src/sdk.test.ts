@@ -33,6 +33,7 @@ describe('the client', () => {
 
   it('drives a sandbox and its snapshots', async () => {
     await thaw.ready();
+    assert.equal((await thaw.sandboxes.stats(id)).resident_bytes, 4096);
     assert.equal((await thaw.sandboxes.pause(id)).status, 'paused');
     assert.equal((await thaw.sandboxes.resume(id)).status, 'running');
     assert.equal((await thaw.sandboxes.exec(id, { cmd: 'echo', args: ['x'] })).stdout, 'x\n');

@@ -4,6 +4,7 @@ import type {
   ExecInput,
   ExecResult,
   Sandbox,
+  SandboxStats,
   SandboxStatus,
   StreamStartInput,
   TemplateInfo,
@@ -67,6 +68,11 @@ class Sandboxes {
 
   get(id: string): Promise<Sandbox> {
     return json(this.#to, 'GET', sandboxPath(id));
+  }
+
+  /** Memory and page faults of a running sandbox. */
+  stats(id: string): Promise<SandboxStats> {
+    return json(this.#to, 'GET', `${sandboxPath(id)}/stats`);
   }
 
   async delete(id: string): Promise<void> {

@@ -116,6 +116,12 @@ describe('exec', () => {
     assert.equal(late.body.error.code, 'timeout');
   });
 
+  it('refuses an output that no answer should carry', async () => {
+    const answer = await test.ask('POST', path(), { cmd: 'head', args: ['-c', '70000000', '/dev/zero'] });
+    assert.equal(answer.status, 413, JSON.stringify(answer.body).slice(0, 200));
+    assert.match(answer.body.error.message, /exec\/stream/);
+  });
+
   it('counts as activity', async () => {
     const before = (await test.ask('GET', `/v1/sandboxes/${id}`)).body.last_active_at;
     await test.ask('POST', path(), { cmd: 'true' });

@@ -14,6 +14,7 @@ import {
   type ReadFileStreamRequestSchema,
   type SandboxInfo,
   type SendInputRequestSchema,
+  type StatSandboxResponse,
   type Template,
   ThawError,
   type WriteFileStreamRequestSchema,
@@ -54,6 +55,7 @@ export interface HostAgent {
   /** A sandbox that the host does not know counts as destroyed. */
   destroy(id: string): Promise<void>;
   list(): Promise<SandboxInfo[]>;
+  stat(id: string): Promise<StatSandboxResponse>;
   exec(request: ExecCall): Promise<ExecResponse>;
   execStream(request: ExecStreamCall, signal: AbortSignal): AsyncIterable<ExecStreamResponse>;
   sendInput(request: InputCall): Promise<void>;
@@ -131,6 +133,7 @@ export function connectHost(socketPath: string, log: Logger): HostAgent {
       }
     },
     list: async () => (await call('list', DEADLINE_MS.list, (o) => client.listSandboxes({}, o))).sandboxes,
+    stat: (id) => call('stat', DEADLINE_MS.list, (o) => client.statSandbox({ sandboxId: id }, o)),
     exec: (request) => {
       const timeoutMs = (request.timeoutSec || EXEC_DEFAULT_SEC) * 1000 + EXEC_GRACE_MS;
       return call('exec', timeoutMs, (o) => client.exec(request, o));

@@ -129,8 +129,17 @@ export class FakeAgent implements AsyncDisposable {
       ...this.#lifecycle(),
       ...this.#templateCalls(),
       ...this.#guestCalls(),
-      statSandbox: async () => {
-        throw toConnectError(new ThawError('not_implemented', 'not in the fake'));
+      statSandbox: async ({ sandboxId }) => {
+        await this.#enter('statSandbox');
+        const { memoryMb } = this.#require(sandboxId, 'running');
+        const memoryBytes = BigInt(memoryMb) * 1024n * 1024n;
+        return {
+          memoryBytes,
+          residentBytes: 4096n,
+          pagesFaulted: 1n,
+          pagesTotal: memoryBytes / 4096n,
+          pids: { vmm: 1 },
+        };
       },
       getHost: async () => {
         await this.#enter('getHost');

@@ -32,9 +32,8 @@ describe('the verdict on a row', () => {
 
   it('never gives up a paused sandbox, nor one with a build', () => {
     assert.equal(verdict(row('paused'), undefined).kind, 'keep');
-    assert.deepEqual(verdict(row('resuming'), undefined), { kind: 'become', status: 'paused' });
     assert.deepEqual(verdict(row('running'), undefined), { kind: 'become', status: 'stopped' });
-    for (const lost of [row('running', 'b'), row('pausing'), row('snapshotting', 'b')]) {
+    for (const lost of [row('running', 'b'), row('pausing'), row('resuming'), row('snapshotting', 'b')]) {
       const judged = verdict(lost, undefined);
       assert.equal(judged.kind === 'become' && judged.status, 'error');
     }
@@ -98,7 +97,7 @@ describe('reconcile', () => {
       dead.status = 'error';
       dead.errorReason = 'the VM exited';
     });
-    const expected = ['paused', 'stopped', 'stopped', 'error', 'paused', 'gone'];
+    const expected = ['paused', 'stopped', 'stopped', 'error', 'error', 'gone'];
     await until(async () => isDeepStrictEqual(await Promise.all(ids.map(statusOf)), expected));
     assert.equal(test.agent.sandboxes.has(stopping), false);
     assert.equal(test.agent.sandboxes.has(pending), false);

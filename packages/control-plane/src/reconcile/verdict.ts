@@ -6,7 +6,7 @@ export type Verdict =
   /** The host knows better. */
   | { kind: 'follow'; info: SandboxInfo }
   /** The host does not know it. */
-  | { kind: 'become'; status: 'paused' | 'error' | 'stopped'; reason?: string }
+  | { kind: 'become'; status: 'error' | 'stopped'; reason?: string }
   /** It was to be destroyed and is not yet. */
   | { kind: 'destroy' };
 
@@ -33,8 +33,6 @@ export function verdict(
     case 'error':
     case 'stopped':
       return KEEP;
-    case 'resuming':
-      return { kind: 'become', status: 'paused' };
     case 'running':
       if (row.build_id === null) return { kind: 'become', status: 'stopped' };
       return {
@@ -43,6 +41,7 @@ export function verdict(
         reason: 'its host lost it; resume goes on from its last build',
       };
     case 'pausing':
+    case 'resuming':
     case 'snapshotting':
       return { kind: 'become', status: 'error', reason: `its host lost it while it was ${row.status}` };
   }

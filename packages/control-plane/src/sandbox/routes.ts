@@ -1,4 +1,4 @@
-import { CreateSandbox, ListSandboxes, Sandbox } from '@thaw/api';
+import { CreateSandbox, ListSandboxes, Sandbox, SandboxStats } from '@thaw/api';
 import { z } from 'zod';
 import type { App } from '../http/app.ts';
 import type { Plane } from '../plane.ts';
@@ -8,6 +8,7 @@ import { listOf } from './list.ts';
 import { pauseSandbox } from './pause.ts';
 import { resumeSandbox } from './resume.ts';
 import { requireSandbox, toSandbox } from './sandbox.ts';
+import { statSandbox } from './stats.ts';
 
 export const SandboxParams = z.object({ id: z.string() });
 const NoBody = z.strictObject({}).nullish();
@@ -29,6 +30,10 @@ export function sandboxRoutes(app: App, plane: Plane): void {
   app.get('/v1/sandboxes/:id', {
     schema: { params: SandboxParams, response: { 200: Sandbox } },
     handler: async (request) => toSandbox(await requireSandbox(plane, request.teamId, request.params.id)),
+  });
+  app.get('/v1/sandboxes/:id/stats', {
+    schema: { params: SandboxParams, response: { 200: SandboxStats } },
+    handler: (request) => statSandbox(plane, request.teamId, request.params.id),
   });
   app.delete('/v1/sandboxes/:id', {
     schema: { params: SandboxParams },

@@ -36,6 +36,10 @@ describe('sandboxes', () => {
     assert.equal(run.status, 200);
     assert.equal(run.body.stdout, 'hello\n');
 
+    const stats = await test.ask('GET', `/v1/sandboxes/${id}/stats`);
+    assert.equal(stats.body.pages_total, 65_536);
+    assert.deepEqual(stats.body.pids, { vmm: 1 });
+
     const paused = await test.ask('POST', `/v1/sandboxes/${id}/pause`);
     assert.equal(paused.status, 200, JSON.stringify(paused.body));
     assert.equal(paused.body.status, 'paused');
