@@ -1,0 +1,155 @@
+/** What every VMM must do; run against each implementation, the fake included. */
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { readFile, stat, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { describe, it } from 'node:test';
+import { createHeader, parseHeader, parseRuns, serialiseHeader, storedBytes } from '@thaw/snapshot';
+import type { BootSpec, Chain, Layer, RestoreSpec, Vm, VmmKit } from './vmm.ts';
+
+const BLOCK = 4096;
+
+/** One implementation, ready to start VMs. Everything ends with the world. */
+export interface World<Kit extends VmmKit = VmmKit> extends AsyncDisposable {
+  kit: Kit;
+  /** A folder for files of the test. */
+  dir: string;
+  boot(): Promise<BootSpec>;
+  /** A second sandbox that starts from `build`. */
+  restore(build: Build): Promise<RestoreSpec>;
+}
+
+/** A sealed generation: memory, disk and device state of one instant. */
+export interface Build {
+  vmstate: string;
+  memory: Chain;
+  disk: Chain;
+}
+
+/** Dumps and rotates a stopped VM into a build in `dir`. `top` is the layer it writes to, `next` the one after. */
+export async function seal(
+  dir: string,
+  vm: Vm,
+  { top, next, parent, sizes }: SealOptions,
+): Promise<{ build: Build; storedBytes: number; vmstateBytes: number }> {
+  const id = randomUUID();
+  const file = (name: string) => path.join(dir, `${id}.${name}`);
+  const saved = await vm.save(file('vmstate'));
+  const dumped = await vm.memory.dump({ memfile: file('memfile'), runs: file('memfile.runs') });
+  const rotated = await vm.disk.rotate(next, file('rootfs.runs'));
+  const extend = async (kind: 'memfile' | 'rootfs', reported: number, data: string): Promise<Chain> => {
+    const below = kind === 'memfile' ? parent.memory : parent.disk;
+    const runs = parseRuns(await readFile(file(`${kind}.runs`)));
+    assert.equal(storedBytes(runs), reported);
+    const header = createHeader({
+      build: id,
+      size: kind === 'memfile' ? sizes.memory : sizes.disk,
+      blockSize: BLOCK,
+      runs,
+      layout: kind === 'memfile' ? 'packed' : 'sparse',
+      parent: below === undefined ? undefined : parseHeader(await readFile(below.header)),
+    });
+    await writeFile(file(`${kind}.header`), serialiseHeader(header));
+    return { header: file(`${kind}.header`), builds: { ...below?.builds, [id]: data } };
+  };
+  const memory = await extend('memfile', dumped.storedBytes, file('memfile'));
+  const disk = await extend('rootfs', rotated.storedBytes, top.data);
+  assert.equal((await stat(file('memfile'))).size, dumped.storedBytes);
+  const build = { vmstate: file('vmstate'), memory, disk };
+  return { build, storedBytes: dumped.storedBytes, vmstateBytes: saved.vmstateBytes };
+}
+
+export interface SealOptions {
+  top: Layer;
+  next: Layer;
+  /** What the VM was started from. */
+  parent: { memory?: Chain; disk?: Chain };
+  sizes: { memory: number; disk: number };
+}
+
+function sealOptions(dir: string, spec: BootSpec | RestoreSpec, top = spec.disk.top): SealOptions {
+  const name = path.join(dir, randomUUID());
+  return {
+    top,
+    next: { data: `${name}.data`, zeros: `${name}.zeros` },
+    parent: { memory: spec.kind === 'restore' ? spec.memory : undefined, disk: spec.disk.base },
+    sizes: { memory: spec.memoryMb * 2 ** 20, disk: spec.disk.sizeBytes },
+  };
+}
+
+export function vmmContract(name: string, open: () => Promise<World>): void {
+  describe(`${name} does what a VMM must`, () => {
+    it('stops, saves, goes on, saves again and is killed', async () => {
+      await using world = await open();
+      const vm = await world.kit.boot(await world.boot());
+      assert.deepEqual(vm.info, world.kit.info);
+      await vm.stop();
+      const file = path.join(world.dir, 'state');
+      const saved = await vm.save(file);
+      assert.equal((await stat(file)).size, saved.vmstateBytes);
+      await assert.rejects(vm.save(file), 'a file is never overwritten');
+      await vm.goOn();
+      await vm.stop();
+      await vm.save(`${file}2`);
+      await vm.goOn();
+      await vm.kill();
+      await vm.gone;
+      await assert.rejects(vm.stop());
+      await vm.kill();
+    });
+
+    it('restores what it saved, twice', async () => {
+      await using world = await open();
+      const spec = await world.boot();
+      const vm = await world.kit.boot(spec);
+      await vm.stop();
+      const { build } = await seal(world.dir, vm, sealOptions(world.dir, spec));
+      await vm.kill();
+      for (let round = 0; round < 2; round++) {
+        const restored = await world.kit.restore(await world.restore(build));
+        await restored.stop();
+        await restored.goOn();
+        await restored.kill();
+      }
+    });
+
+    it('keeps the dirty set until a commit', async () => {
+      await using world = await open();
+      const spec = await world.boot();
+      const vm = await world.kit.boot(spec);
+      await vm.stop();
+      const dump = (name: string) =>
+        vm.memory.dump({ memfile: path.join(world.dir, name), runs: path.join(world.dir, `${name}.runs`) });
+      const first = await dump('first');
+      await vm.memory.abort();
+      assert.equal((await dump('second')).storedBytes, first.storedBytes);
+      await vm.memory.abort();
+      const options = sealOptions(world.dir, spec);
+      const { build } = await seal(world.dir, vm, options);
+      await vm.memory.commit(build.memory);
+      await vm.disk.commit(build.disk);
+      assert.equal((await dump('third')).storedBytes, 0);
+      const again = sealOptions(world.dir, spec, options.next);
+      const rotated = await vm.disk.rotate(again.next, path.join(world.dir, 'again.runs'));
+      assert.deepEqual(rotated, { storedBytes: 0, zeroBytes: 0 });
+      await vm.disk.abort();
+      await vm.goOn();
+    });
+
+    it('refuses a device state that is none, and leaves nothing running', async () => {
+      await using world = await open();
+      const spec = await world.boot();
+      const vm = await world.kit.boot(spec);
+      await vm.stop();
+      const { build } = await seal(world.dir, vm, sealOptions(world.dir, spec));
+      await vm.kill();
+      const vmstate = path.join(world.dir, 'nonsense');
+      await writeFile(vmstate, 'nonsense');
+      await assert.rejects(world.kit.restore(await world.restore({ ...build, vmstate })), {
+        kind: 'internal',
+      });
+      const missing = path.join(world.dir, 'missing');
+      await assert.rejects(world.kit.restore(await world.restore({ ...build, vmstate: missing })));
+    });
+  });
+}
