@@ -32,6 +32,7 @@ interface Item {
 const LAUNCHER = `#!/bin/sh
 here=$(dirname -- "$(readlink -f -- "$0")")
 export THAW_VERSION_DIR="\${here%/bin}"
+export NODE_COMPILE_CACHE="$THAW_VERSION_DIR/cache"
 exec "$here/node" "$THAW_VERSION_DIR/packages/cli/src/main.ts" "$@"
 `;
 

@@ -9,6 +9,7 @@ import { get } from './sandbox/get.ts';
 import { list } from './sandbox/list.ts';
 import { pause } from './sandbox/pause.ts';
 import { resume } from './sandbox/resume.ts';
+import { stat } from './sandbox/stat.ts';
 import { create as createSnapshot } from './snapshot/create.ts';
 import { deleteSnapshots } from './snapshot/delete.ts';
 import { list as listSnapshots } from './snapshot/list.ts';
@@ -68,6 +69,9 @@ function addSandbox(sandbox: Command, { context, exit }: Commands): void {
   json(sandbox.command('get').description('everything about one sandbox'))
     .argument('<id>')
     .action((id, options) => get(context(options), id));
+  json(sandbox.command('stat').description('memory, page faults and processes of a running sandbox'))
+    .argument('<id>')
+    .action((id, options) => stat(context(options), id));
   json(sandbox.command('exec').description('run a command in a sandbox; its exit code is the exit code'))
     .argument('<id>')
     .argument('<command...>', 'the command and its arguments')

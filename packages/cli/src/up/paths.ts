@@ -31,6 +31,11 @@ export class UpPaths {
     return path.join(this.version, 'bin/node');
   }
 
+  /** Compiled sources: only root writes there, so only root's programs start faster. */
+  get compileCache(): string {
+    return path.join(this.version, 'cache');
+  }
+
   program(name: 'host-agent' | 'control-plane'): string {
     return path.join(this.version, 'packages', name, 'src/main.ts');
   }

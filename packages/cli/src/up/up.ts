@@ -80,7 +80,13 @@ function startAgent(paths: UpPaths, env: Record<string, string>, common: Common)
   return Daemon.start({
     name: 'the host agent',
     argv: [paths.node, paths.program('host-agent')],
-    env: { ...env, THAW_VERSION_DIR: paths.version, THAW_DATA: paths.data, THAW_RUN: paths.run },
+    env: {
+      ...env,
+      THAW_VERSION_DIR: paths.version,
+      THAW_DATA: paths.data,
+      THAW_RUN: paths.run,
+      NODE_COMPILE_CACHE: paths.compileCache,
+    },
     stopSignal: 'SIGTERM',
     stopWithinMs: 60_000,
     readyWithinMs: 120_000,
