@@ -1,25 +1,26 @@
 /** What tests on real VMs share: installed programs, the base image as a build, folders and users of their own. */
 import { randomUUID } from 'node:crypto';
-import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { createHeader, parseHeader, parseRuns, serialiseHeader } from '@thaw/snapshot';
+import { createHeader, serialiseHeader } from '@thaw/snapshot';
 import { Keeper } from '../../../packages/host-agent/src/keeper/keeper.ts';
+import type { Build } from '../../../packages/host-agent/src/vmm/contract.ts';
 import { qemuKit } from '../../../packages/host-agent/src/vmm/qemu/kit.ts';
 import type { Binaries } from '../../../packages/host-agent/src/vmm/qemu/start.ts';
-import type { Chain, Layer, Vm, VmmKit } from '../../../packages/host-agent/src/vmm/vmm.ts';
+import type {
+  BootSpec,
+  Chain,
+  Layer,
+  RestoreSpec,
+  Tracker,
+  VmmKit,
+} from '../../../packages/host-agent/src/vmm/vmm.ts';
+import { Namespace } from './namespace.ts';
 
 const GUEST = process.env.THAW_GUEST ?? '/var/cache/thaw/guest';
 const ROOT = path.join(import.meta.dirname, '../../..');
 const BLOCK = 4096;
-
-/** A sealed generation: memory, disk and device state of one instant. */
-export interface Build {
-  id: string;
-  vmstate: string;
-  memory: Chain;
-  disk: Chain;
-}
 
 export class Stage implements AsyncDisposable {
   readonly dir: string;
@@ -68,11 +69,6 @@ export class Stage implements AsyncDisposable {
     return path.join(GUEST, 'initramfs.cpio');
   }
 
-  /** Runs when the stage closes. */
-  defer(action: () => Promise<void>): void {
-    this.#undo.defer(action);
-  }
-
   /** The base image as the disk of a build. */
   async image(): Promise<{ disk: Chain; sizeBytes: number }> {
     const data = path.join(GUEST, 'minimal.ext4');
@@ -85,17 +81,19 @@ export class Stage implements AsyncDisposable {
     return { disk: { header, builds: { [id]: data } }, sizeBytes: size };
   }
 
-  /** A folder and a keeper for one sandbox; both end with the stage. */
+  /** A folder, a namespace and a keeper for one sandbox; all end with the stage. */
   async sandbox(): Promise<SandboxStage> {
     const number = ++this.#sandboxes;
     const dir = path.join(this.dir, `sb${number}`);
     await mkdir(dir);
+    const first = UID_BASE + 3 * number;
+    const namespace = this.#undo.use(await Namespace.create(first));
     const keeper = await Keeper.start(this.binaries.keeper, path.join(dir, 'run'));
-    this.defer(async () => {
+    this.#undo.defer(async () => {
       await keeper.end().catch(() => {});
       keeper.close();
     });
-    return new SandboxStage(dir, keeper);
+    return new SandboxStage(this, dir, keeper, namespace, first);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -104,19 +102,23 @@ export class Stage implements AsyncDisposable {
 }
 
 const UID_BASE = 790_000 + (process.pid % 1000) * 64;
-let users = 0;
+
+export const MEMORY_MB = 256;
 
 export class SandboxStage {
   readonly dir: string;
   readonly keeper: Keeper;
+  readonly namespace: Namespace;
   readonly uids: { vmm: number; pager: number; blockstore: number };
+  readonly #stage: Stage;
   #layers = 0;
 
-  constructor(dir: string, keeper: Keeper) {
+  constructor(stage: Stage, dir: string, keeper: Keeper, namespace: Namespace, uid: number) {
+    this.#stage = stage;
     this.dir = dir;
     this.keeper = keeper;
-    const first = UID_BASE + 3 * users++;
-    this.uids = { vmm: first, pager: first + 1, blockstore: first + 2 };
+    this.namespace = namespace;
+    this.uids = { vmm: uid, pager: uid + 1, blockstore: uid + 2 };
   }
 
   /** Paths of a new disk layer. */
@@ -125,39 +127,31 @@ export class SandboxStage {
     return { data: `${name}.data`, zeros: `${name}.zeros` };
   }
 
-  get pagerState(): string {
-    return path.join(this.dir, 'run/pager.state');
+  async boot(tracker: 'auto' | Tracker = 'auto'): Promise<BootSpec> {
+    const { disk, sizeBytes } = await this.#stage.image();
+    return { kind: 'boot', ...this.#common(tracker), disk: { sizeBytes, top: this.layer(), base: disk } };
   }
 
-  /** Seals a stopped VM: `top` is the layer it writes to now, `parent` what it was started from. */
-  async seal(
-    vm: Vm,
-    top: Layer,
-    parent: { memory?: Chain; disk: Chain },
-    sizes: { memory: number; disk: number },
-  ) {
-    const id = randomUUID();
-    const file = (name: string) => path.join(this.dir, `${id}.${name}`);
-    const next = this.layer();
-    const saved = await vm.save(file('vmstate'));
-    const dumped = await vm.memory.dump({ memfile: file('memfile'), runs: file('memfile.runs') });
-    const rotated = await vm.disk.rotate(next, file('rootfs.runs'));
-    const extend = async (
-      kind: 'memfile' | 'rootfs',
-      size: number,
-      data: string,
-      chain?: Chain,
-    ): Promise<Chain> => {
-      const runs = parseRuns(await readFile(file(`${kind}.runs`)));
-      const below = chain === undefined ? undefined : parseHeader(await readFile(chain.header));
-      const layout = kind === 'memfile' ? ('packed' as const) : ('sparse' as const);
-      const header = createHeader({ build: id, size, blockSize: BLOCK, runs, layout, parent: below });
-      await writeFile(file(`${kind}.header`), serialiseHeader(header));
-      return { header: file(`${kind}.header`), builds: { ...chain?.builds, [id]: data } };
+  async restore(build: Build, tracker: 'auto' | Tracker = 'auto'): Promise<RestoreSpec> {
+    const { sizeBytes } = await this.#stage.image();
+    const { memory, vmstate } = build;
+    const disk = { sizeBytes, top: this.layer(), base: build.disk };
+    return { kind: 'restore', ...this.#common(tracker), memory, vmstate, disk };
+  }
+
+  #common(tracker: 'auto' | Tracker) {
+    return {
+      keeper: this.keeper,
+      uids: this.uids,
+      netns: this.namespace.path,
+      tapName: 'tap0',
+      vcpus: 1,
+      memoryMb: MEMORY_MB,
+      kernel: this.#stage.kernel,
+      initramfs: this.#stage.initramfs,
+      cmdline: [],
+      tracker,
+      pagerState: path.join(this.dir, 'run/pager.state'),
     };
-    const memory = await extend('memfile', sizes.memory, file('memfile'), parent.memory);
-    const disk = await extend('rootfs', sizes.disk, top.data, parent.disk);
-    const build: Build = { id, vmstate: file('vmstate'), memory, disk };
-    return { build, next, saved, dumped, rotated };
   }
 }

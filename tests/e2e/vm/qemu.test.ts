@@ -1,0 +1,139 @@
+/** QEMU, pager, block store, keeper, preload library and guest together, below the host agent's verbs. */
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { describe, it } from 'node:test';
+import { type Build, seal, vmmContract, type World } from '../../../packages/host-agent/src/vmm/contract.ts';
+import type { BootSpec, Layer, RestoreSpec, Vm } from '../../../packages/host-agent/src/vmm/vmm.ts';
+import { type SandboxStage, Stage } from './stage.ts';
+
+async function open(): Promise<World> {
+  const stage = await Stage.open();
+  return {
+    kit: stage.kit,
+    dir: stage.dir,
+    boot: async () => (await stage.sandbox()).boot(),
+    restore: async (build) => (await stage.sandbox()).restore(build),
+    [Symbol.asyncDispose]: () => stage[Symbol.asyncDispose](),
+  };
+}
+
+vmmContract('QEMU', open);
+
+/** As a pause does it, without the commit. */
+async function freeze(
+  sandbox: SandboxStage,
+  vm: Vm,
+  spec: BootSpec | RestoreSpec,
+  top: Layer,
+): Promise<Build> {
+  assert.equal(await sandbox.namespace.prepare(), true);
+  await vm.disk.flush();
+  await vm.stop();
+  const sizes = { memory: spec.memoryMb * 2 ** 20, disk: spec.disk.sizeBytes };
+  const parent = { memory: spec.kind === 'restore' ? spec.memory : undefined, disk: spec.disk.base };
+  return (await seal(sandbox.dir, vm, { top, next: sandbox.layer(), parent, sizes })).build;
+}
+
+for (const tracker of ['scan', 'compare'] as const) {
+  describe(`a VM with the tracker ${tracker}`, () => {
+    it('goes on where it was, in another namespace, for three generations', async () => {
+      await using stage = await Stage.open();
+      const first = await stage.sandbox();
+      let spec: BootSpec | RestoreSpec = await first.boot(tracker);
+      let vm = await stage.kit.boot(spec);
+      let sandbox = first;
+      await first.namespace.init(1);
+      await first.namespace.sh(`
+        echo hello > /root/file
+        head -c 8000000 /dev/urandom > /dev/shm/random
+        md5sum /dev/shm/random > /dev/shm/sum
+        (i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.02; done) > /dev/null 2>&1 &`);
+      const count = async () => Number(await sandbox.namespace.sh('cat /dev/shm/count'));
+      for (let generation = 0; generation < 3; generation++) {
+        const before = await count();
+        const build = await freeze(sandbox, vm, spec, spec.disk.top);
+        await vm.kill();
+        await sandbox.keeper.end();
+        sandbox = await stage.sandbox();
+        spec = await sandbox.restore(build, tracker);
+        vm = await stage.kit.restore(spec);
+        await sandbox.namespace.init(generation + 2);
+        assert.equal(
+          await sandbox.namespace.sh('cd /; md5sum -c --quiet /dev/shm/sum; cat /root/file'),
+          'hello\n',
+        );
+        assert.ok((await count()) >= before, 'the counter started again');
+        const clock = Number(await sandbox.namespace.sh('date +%s'));
+        assert.ok(Math.abs(clock - Date.now() / 1000) < 2, `the clock is ${clock}`);
+        await sandbox.namespace.sh(`echo ${generation} >> /root/generations; sync`);
+        const stats = await vm.memory.stats();
+        assert.ok(stats.faults > 0 && stats.pagesFaulted * 4096 < MEMORY_BYTES, JSON.stringify(stats));
+      }
+      assert.equal(await sandbox.namespace.sh('cat /root/generations'), '0\n1\n2\n');
+    });
+  });
+}
+
+const MEMORY_BYTES = 256 * 2 ** 20;
+
+describe('a VM', () => {
+  it('goes on after a seal that failed, and the next one misses nothing', async () => {
+    await using stage = await Stage.open();
+    const sandbox = await stage.sandbox();
+    const spec = await sandbox.boot();
+    const vm = await stage.kit.boot(spec);
+    await sandbox.namespace.init(1);
+    await sandbox.namespace.sh('echo one > /root/a; head -c 4000000 /dev/urandom > /dev/shm/a; sync');
+    await freeze(sandbox, vm, spec, spec.disk.top);
+    await vm.memory.abort();
+    await vm.disk.abort();
+    await vm.goOn();
+    await sandbox.namespace.thaw();
+    await sandbox.namespace.sh('echo two > /root/b; md5sum /dev/shm/a > /dev/shm/sum');
+    const build = await freeze(sandbox, vm, spec, spec.disk.top);
+    await vm.kill();
+    const second = await stage.sandbox();
+    await stage.kit.restore(await second.restore(build));
+    await second.namespace.init(2);
+    assert.equal(
+      await second.namespace.sh('cat /root/a /root/b; md5sum -c --quiet /dev/shm/sum'),
+      'one\ntwo\n',
+    );
+  });
+
+  it('runs without privileges, in its jail, and the disk keeps its path', async () => {
+    await using stage = await Stage.open();
+    const sandbox = await stage.sandbox();
+    const vm = await stage.kit.boot(await sandbox.boot());
+    const status = await readFile(`/proc/${vm.pid}/status`, 'utf8');
+    const line = (name: string) => new RegExp(`^${name}:[ \\t]*(.*)$`, 'm').exec(status)?.[1];
+    assert.equal(line('CapEff'), '0000000000000000');
+    assert.equal(line('CapBnd'), '0000000000000000');
+    assert.equal(line('NoNewPrivs'), '1');
+    assert.equal(line('Seccomp'), '2');
+    assert.equal(line('Groups'), '');
+    assert.equal(line('Uid')?.split('\t')[1], String(sandbox.uids.vmm));
+    const mounts = await readFile(`/proc/${vm.pid}/mountinfo`, 'utf8');
+    assert.match(mounts, / \/tmp\/fc-vm .* fuse\.thaw /);
+    assert.doesNotMatch(await readFile('/proc/self/mountinfo', 'utf8'), /fuse\.thaw/);
+  });
+
+  it('does not start when the preload library is not loaded', async () => {
+    await using stage = await Stage.open();
+    const { binaries, kit } = stage;
+    const sandbox = await stage.sandbox();
+    const { start } = await import('../../../packages/host-agent/src/vmm/qemu/start.ts');
+    const broken = { ...binaries, preload: '/etc/hostname' };
+    await assert.rejects(start(broken, kit.info, await sandbox.boot()), { kind: 'internal' });
+    const { roles } = await sandbox.keeper.status();
+    assert.equal(roles.vmm?.running, false);
+  });
+
+  it('tells how its VMM ended', async () => {
+    await using stage = await Stage.open();
+    const sandbox = await stage.sandbox();
+    const vm = await stage.kit.boot(await sandbox.boot());
+    await sandbox.keeper.signal('vmm', 'KILL');
+    assert.deepEqual(await vm.gone, { code: null, signal: 9 });
+  });
+});
