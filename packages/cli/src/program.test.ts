@@ -160,6 +160,19 @@ describe('the command line', { concurrency: 4 }, () => {
     assert.equal(child.exitCode, 143);
   });
 
+  test('Ctrl-C during create removes what is made meanwhile', async () => {
+    await using own = await TestPlane.start(cluster);
+    const release = own.agent.hold('createSandbox');
+    const child = start(['sandbox', 'create'], { THAW_URL: own.url, THAW_API_KEY: own.key });
+    await until(async () => (await own.ask('GET', '/v1/sandboxes?status=pending')).body.length === 1);
+    child.kill('SIGINT');
+    release();
+    const [stdout] = await Promise.all([text(child.stdout!), once(child, 'close')]);
+    assert.deepEqual([child.exitCode, stdout], [130, '']);
+    assert.equal((await own.ask('GET', '/v1/sandboxes')).body.length, 0);
+    assert.equal((await own.ask('GET', '/v1/sandboxes?status=stopped')).body.length, 1);
+  });
+
   test('cp both ways, through files, folders and pipes', async () => {
     const data = randomBytes(2_000_000);
     const file = path.join(folder, 'data.bin');

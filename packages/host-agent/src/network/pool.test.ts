@@ -152,6 +152,15 @@ onOwnHost(import.meta.filename, () => {
     assert.deepEqual(await hostState(), before);
   });
 
+  test('instances that start at once claim different blocks', async () => {
+    const claimsDir = temporaryFolder();
+    const pools = await Promise.all([1, 2, 3].map(() => SlotPool.open(poolOptions(claimsDir))));
+    const slots = await Promise.all(pools.map((pool) => pool.take()));
+    assert.equal(new Set(slots.map((slot) => slot.hostAddress)).size, 3);
+    await Promise.all(slots.map((slot) => slot.release()));
+    await Promise.all(pools.map((pool) => pool.close()));
+  });
+
   test('a block that overlaps a route of the machine is not claimed', async () => {
     await run(['ip', 'route', 'add', '10.11.8.0/24', 'dev', 'uplink0']);
     await using pool = await SlotPool.open(poolOptions(temporaryFolder()));
