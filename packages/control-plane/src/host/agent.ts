@@ -1,6 +1,6 @@
 /** One host agent as the control plane sees it: its RPCs with a deadline each, and errors of our own catalogue. */
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { type CallOptions, createClient } from '@connectrpc/connect';
+import { type CallOptions, type Client, createClient } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import {
   type CreateSandboxRequestSchema,
@@ -84,13 +84,22 @@ export function connectHost(socketPath: string, log: Logger): HostAgent {
       acceptCompression: [],
     }),
   );
+  const calls = new Calls(log);
+  return { ...lifecycle(client, calls), ...guest(client, calls), ...templates(client, calls) };
+}
 
-  const failed = (label: string, error: unknown): ThawError => {
-    const known = fromConnectError(error);
-    log.warn({ err: error, rpc: label, kind: known.kind }, 'a call to the host failed');
-    return known;
-  };
-  async function call<T>(
+type HostClient = Client<typeof HostAgentService>;
+
+/** Deadlines and errors, the same for every RPC. */
+class Calls {
+  readonly #log: Logger;
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  /** Without `timeoutMs` the call may take as long as its stream goes on. */
+  async unary<T>(
     label: string,
     timeoutMs: number | undefined,
     action: (options: CallOptions) => Promise<T>,
@@ -98,77 +107,106 @@ export function connectHost(socketPath: string, log: Logger): HostAgent {
     try {
       return await action(timeoutMs === undefined ? {} : { timeoutMs });
     } catch (error) {
-      throw failed(label, error);
+      throw this.#failed(label, error);
     }
   }
-  async function* stream<T>(label: string, messages: AsyncIterable<T>): AsyncGenerator<T> {
+
+  async *stream<T>(label: string, messages: AsyncIterable<T>): AsyncGenerator<T> {
     try {
       yield* messages;
     } catch (error) {
-      throw failed(label, error);
+      throw this.#failed(label, error);
     }
   }
-  const told = <T>(value: T | undefined): T => {
-    if (value === undefined) throw new ThawError('agent_error', 'the host gave an incomplete answer');
-    return value;
-  };
 
+  /** As `unary`, where the host not knowing the thing is as good as done. */
+  async gone(
+    label: string,
+    timeoutMs: number,
+    action: (options: CallOptions) => Promise<unknown>,
+  ): Promise<void> {
+    try {
+      await this.unary(label, timeoutMs, action);
+    } catch (error) {
+      if (!(error instanceof ThawError && error.kind === 'not_found')) throw error;
+    }
+  }
+
+  #failed(label: string, error: unknown): ThawError {
+    const known = fromConnectError(error);
+    this.#log.warn({ err: error, rpc: label, kind: known.kind }, 'a call to the host failed');
+    return known;
+  }
+}
+
+function told<T>(value: T | undefined): T {
+  if (value === undefined) throw new ThawError('agent_error', 'the host gave an incomplete answer');
+  return value;
+}
+
+function lifecycle(client: HostClient, calls: Calls) {
   return {
-    facts: () => call('facts', DEADLINE_MS.facts, (options) => client.getHost({}, options)),
+    facts: () => calls.unary('facts', DEADLINE_MS.facts, (o) => client.getHost({}, o)),
     create: async (request) =>
-      told((await call('create', DEADLINE_MS.create, (o) => client.createSandbox(request, o))).sandbox),
-    pause: async (id) =>
       told(
-        (await call('pause', DEADLINE_MS.pause, (o) => client.pauseSandbox({ sandboxId: id }, o))).sandbox,
+        (await calls.unary('create', DEADLINE_MS.create, (o) => client.createSandbox(request, o))).sandbox,
       ),
-    resume: async (id) =>
+    pause: async (sandboxId) =>
       told(
-        (await call('resume', DEADLINE_MS.resume, (o) => client.resumeSandbox({ sandboxId: id }, o))).sandbox,
+        (await calls.unary('pause', DEADLINE_MS.pause, (o) => client.pauseSandbox({ sandboxId }, o))).sandbox,
       ),
-    destroy: async (id) => {
-      try {
-        await call('destroy', DEADLINE_MS.destroy, (o) => client.destroySandbox({ sandboxId: id }, o));
-      } catch (error) {
-        if (!(error instanceof ThawError && error.kind === 'not_found')) throw error;
-      }
-    },
-    list: async () => (await call('list', DEADLINE_MS.list, (o) => client.listSandboxes({}, o))).sandboxes,
-    stat: (id) => call('stat', DEADLINE_MS.list, (o) => client.statSandbox({ sandboxId: id }, o)),
+    resume: async (sandboxId) =>
+      told(
+        (await calls.unary('resume', DEADLINE_MS.resume, (o) => client.resumeSandbox({ sandboxId }, o)))
+          .sandbox,
+      ),
+    destroy: (sandboxId) =>
+      calls.gone('destroy', DEADLINE_MS.destroy, (o) => client.destroySandbox({ sandboxId }, o)),
+    list: async () =>
+      (await calls.unary('list', DEADLINE_MS.list, (o) => client.listSandboxes({}, o))).sandboxes,
+    stat: (sandboxId) => calls.unary('stat', DEADLINE_MS.list, (o) => client.statSandbox({ sandboxId }, o)),
+  } satisfies Partial<HostAgent>;
+}
+
+function guest(client: HostClient, calls: Calls) {
+  return {
     exec: (request) => {
       const timeoutMs = (request.timeoutSec || EXEC_DEFAULT_SEC) * 1000 + EXEC_GRACE_MS;
-      return call('exec', timeoutMs, (o) => client.exec(request, o));
+      return calls.unary('exec', timeoutMs, (o) => client.exec(request, o));
     },
-    execStream: (request, signal) => stream('exec stream', client.execStream(request, { signal })),
+    execStream: (request, signal) => calls.stream('exec stream', client.execStream(request, { signal })),
     sendInput: async (request) => {
-      await call('input', DEADLINE_MS.input, (o) => client.sendInput(request, o));
+      await calls.unary('input', DEADLINE_MS.input, (o) => client.sendInput(request, o));
     },
-    signal: async (id, pid, signal) => {
-      await call('signal', DEADLINE_MS.signal, (o) =>
-        client.signalProcess({ sandboxId: id, pid, signal }, o),
+    signal: async (sandboxId, pid, signal) => {
+      await calls.unary('signal', DEADLINE_MS.signal, (o) =>
+        client.signalProcess({ sandboxId, pid, signal }, o),
       );
     },
     writeFile: async (parts) => {
-      await call('write file', undefined, (o) => client.writeFileStream(parts, o));
+      await calls.unary('write file', undefined, (o) => client.writeFileStream(parts, o));
     },
     readFile: async function* (request, signal) {
-      for await (const part of stream('read file', client.readFileStream(request, { signal })))
+      for await (const part of calls.stream('read file', client.readFileStream(request, { signal })))
         yield part.chunk;
     },
-    snapshot: async (id, templateId, name) => {
-      const request = { sandboxId: id, templateId, name };
-      const answer = await call('snapshot', DEADLINE_MS.snapshot, (o) => client.createSnapshot(request, o));
+  } satisfies Partial<HostAgent>;
+}
+
+function templates(client: HostClient, calls: Calls) {
+  return {
+    snapshot: async (sandboxId, templateId, name) => {
+      const request = { sandboxId, templateId, name };
+      const answer = await calls.unary('snapshot', DEADLINE_MS.snapshot, (o) =>
+        client.createSnapshot(request, o),
+      );
       return { template: told(answer.template), sandbox: told(answer.sandbox) };
     },
-    deleteSnapshot: async (templateId) => {
-      try {
-        await call('delete snapshot', DEADLINE_MS.deleteSnapshot, (o) =>
-          client.deleteSnapshot({ templateId }, o),
-        );
-      } catch (error) {
-        if (!(error instanceof ThawError && error.kind === 'not_found')) throw error;
-      }
-    },
+    deleteSnapshot: (templateId) =>
+      calls.gone('delete snapshot', DEADLINE_MS.deleteSnapshot, (o) =>
+        client.deleteSnapshot({ templateId }, o),
+      ),
     templates: async () =>
-      (await call('templates', DEADLINE_MS.list, (o) => client.listTemplates({}, o))).templates,
-  };
+      (await calls.unary('templates', DEADLINE_MS.list, (o) => client.listTemplates({}, o))).templates,
+  } satisfies Partial<HostAgent>;
 }
