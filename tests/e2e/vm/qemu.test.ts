@@ -1,7 +1,10 @@
 /** QEMU, pager, block store, keeper, preload library and guest together, below the host agent's verbs. */
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { run } from '../../../packages/host-agent/src/os/run.ts';
 import { type Build, seal, vmmContract, type World } from '../../../packages/host-agent/src/vmm/contract.ts';
 import type { BootSpec, Layer, RestoreSpec, Vm } from '../../../packages/host-agent/src/vmm/vmm.ts';
 import { type SandboxStage, Stage } from './stage.ts';
@@ -127,6 +130,30 @@ describe('a VM', () => {
     await assert.rejects(start(broken, kit.info, await sandbox.boot()), { kind: 'internal' });
     const { roles } = await sandbox.keeper.status();
     assert.equal(roles.vmm?.running, false);
+  });
+
+  it('is found again by another host agent', async () => {
+    await using stage = await Stage.open();
+    const sandbox = await stage.sandbox();
+    const spec = await sandbox.boot();
+    // The first host agent's end closes its connections and nothing else.
+    const program = fileURLToPath(new URL('./first-agent.ts', import.meta.url));
+    const file = path.join(sandbox.dir, 'spec.json');
+    const { keeper: _, ...rest } = spec;
+    const input = { binaries: stage.binaries, runDir: sandbox.keeper.runDir, spec: rest };
+    await writeFile(file, JSON.stringify(input));
+    await run([process.execPath, program, file]);
+    const vm = await stage.kit.attach(sandbox.keeper, sandbox.uids.vmm);
+    await sandbox.namespace.init(1);
+    const build = await freeze(sandbox, vm, spec, spec.disk.top);
+    await vm.memory.commit(build.memory);
+    await vm.disk.commit(build.disk);
+    await vm.goOn();
+    await sandbox.namespace.thaw();
+    assert.equal(await sandbox.namespace.sh('echo here'), 'here\n');
+    await vm.kill();
+    assert.deepEqual(await vm.gone, { code: null, signal: 9 });
+    await assert.rejects(stage.kit.attach(sandbox.keeper, sandbox.uids.vmm), { kind: 'unavailable' });
   });
 
   it('tells how its VMM ended', async () => {

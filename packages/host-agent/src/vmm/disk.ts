@@ -50,6 +50,13 @@ export class BlockStore implements Disk {
     return new BlockStore(keeper);
   }
 
+  /** A block store that runs already. */
+  static async attach(keeper: Keeper): Promise<BlockStore> {
+    const store = new BlockStore(keeper);
+    await store.stats();
+    return store;
+  }
+
   /** Enlarges the file system to the disk's size. Only the jail's user can reach the file. */
   async grow(vmmUid: number): Promise<void> {
     const result = await this.#keeper.run(

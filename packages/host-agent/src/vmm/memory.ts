@@ -106,6 +106,12 @@ export class Pager implements Memory {
     return new Pager(keeper, startedSchema.parse(started).tracker);
   }
 
+  /** A pager that runs already. */
+  static async attach(keeper: Keeper): Promise<Pager> {
+    const stats = await keeper.ask('pager', { op: 'stats' }, [], COMMIT_TIMEOUT_MS);
+    return new Pager(keeper, startedSchema.parse(stats).tracker);
+  }
+
   /**
    * Resolves when the VMM has handed over its memory; throws when the pager refuses it or `timeoutMs` is over.
    * To be called before the VMM starts, so that no event is missed.

@@ -92,6 +92,11 @@ export interface VmmKit {
   boot(spec: BootSpec): Promise<Vm>;
   /** A VM that runs on from its device state. When it throws, nothing of the VM runs. */
   restore(spec: RestoreSpec): Promise<Vm>;
+  /**
+   * A VM that an earlier host agent started, by its keeper; running or stopped. What that one may have dumped or
+   * rotated is still uncommitted. Throws `unavailable` when the VM has ended.
+   */
+  attach(keeper: Keeper, vmmUid: number): Promise<Vm>;
 }
 
 export interface Vm {

@@ -44,6 +44,11 @@ export class FakeKit implements VmmKit {
     return this.#start(spec);
   }
 
+  /** A fake lives in this process, so none is left of an earlier one. */
+  async attach(): Promise<FakeVm> {
+    throw new ThawError('unavailable', 'the VM has ended');
+  }
+
   async #start(spec: BootSpec | RestoreSpec): Promise<FakeVm> {
     const chain = spec.kind === 'restore' ? spec.memory : undefined;
     const pages = await Pages.open(spec.memoryMb * 2 ** 20, chain);

@@ -69,6 +69,19 @@ export async function start(binaries: Binaries, info: VmmInfo, spec: BootSpec | 
   }
 }
 
+/** Takes over a VM that an earlier host agent started. */
+export async function attach(info: VmmInfo, keeper: Keeper, vmmUid: number): Promise<Vm> {
+  const gone = keeper.gone('vmm');
+  const { roles } = await keeper.status();
+  if (!roles.vmm?.running) throw new ThawError('unavailable', 'the VM has ended');
+  const [memory, disk, qmp] = await Promise.all([
+    Pager.attach(keeper),
+    BlockStore.attach(keeper),
+    Qmp.open(monitorSocket(keeper), GREETING_TIMEOUT_MS),
+  ]);
+  return new QemuVm({ keeper, qmp, memory, disk, info, pid: roles.vmm.pid, gone, uid: vmmUid });
+}
+
 function monitorSocket(keeper: Keeper): string {
   return path.join(keeper.runDir, 'vmm', 'qmp.sock');
 }
