@@ -81,7 +81,8 @@ fn input_reaches_the_program_until_it_is_closed() {
     assert_eq!(envd.call("CloseStdin", pid(number)).status, 200);
     assert_eq!(envd.call("CloseStdin", pid(number)).status, 200, "closing twice is fine");
     let outcome = events.finish();
-    assert!(outcome.stdout == sent);
+    let differs = outcome.stdout.iter().zip(&sent).position(|(got, wanted)| got != wanted);
+    assert_eq!((outcome.stdout.len(), differs), (sent.len(), None), "{}", outcome.end);
     assert_eq!(outcome.end["exitCode"], 0);
 
     let mut events = envd.shell("cat; sleep 600", &[]);

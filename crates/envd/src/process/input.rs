@@ -45,9 +45,9 @@ pub async fn send_input(agent: &Agent, message: SendInput) -> Result<Value, RpcE
     Ok(json!({}))
 }
 
-/// Waits for input that is being written; closing twice is fine.
+/// Waits for input that is being written. Closing twice is fine, and so is a process that ended meanwhile.
 pub async fn close_stdin(agent: &Agent, message: CloseStdin) -> Result<Value, RpcError> {
-    let process = message.process.running(agent)?;
+    let process = message.process.running_or_ended(agent)?;
     process.stdin.lock().await.take();
     Ok(json!({}))
 }

@@ -1,10 +1,10 @@
 //! The real binary on loopback, and a small HTTP/1.1 client.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod events;
 mod http;
 
-pub use events::{Event, Events, Outcome};
+pub use events::{Event, Events};
 pub use http::{Answer, Reader, exchange, open};
 
 use std::fs;
