@@ -34,6 +34,7 @@ pub fn dump(session: &Session, mut request: Request) -> Result<Value, ControlErr
     session.dumped.store(false, Ordering::Release);
     let vmm = session.running_vmm()?;
     let started = Instant::now();
+    session.settle();
     let found = new_words(session.pages());
     let zeroed = new_words(session.pages());
     let (found, zeroed) = (PageSet::new(&found), PageSet::new(&zeroed));

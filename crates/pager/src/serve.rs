@@ -1,4 +1,4 @@
-//! Serves page faults. One thread, no allocation and no lock held per fault:
+//! Serves page faults. One thread, and no allocation per fault:
 //!
 //! 1. sleep until the VMM faults, ends, or somebody else connects;
 //! 2. read all waiting events. The kernel hands out faults before a discard that happened earlier, and refuses to
@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::handshake::{accept, await_vmm};
 use crate::page_set::{PAGE_BYTES, PageSet, new_words};
 use crate::regions::{Region, Regions};
-use crate::session::{Mode, Session, Tracker};
+use crate::session::{Mode, Session, Tracker, lock};
 use crate::source::{Piece, Source};
 use crate::uffd::{Event, EventBuffer, Install};
 use crate::vmm::Vmm;
@@ -72,6 +72,7 @@ impl Server<'_> {
     fn run(&mut self, listener: &OwnedFd) -> std::io::Result<()> {
         let mut events = EventBuffer::new();
         while self.sleep(listener)? {
+            let _round = lock(&self.session.round);
             let started = Instant::now();
             loop {
                 self.vmm.uffd.read(&mut events)?;

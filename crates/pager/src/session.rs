@@ -42,6 +42,8 @@ pub struct Session {
     pub bytes_by_build: Mutex<BytesByBuild>,
     /// Set at the handshake.
     pub vmm: OnceLock<Vmm>,
+    /// Held while events that were read are not yet dealt with.
+    pub round: Mutex<()>,
     channel: Arc<Channel>,
     source: Mutex<Arc<Source>>,
     tracker: Mutex<Tracker>,
@@ -87,6 +89,7 @@ impl Session {
             },
             bytes_by_build: Mutex::default(),
             vmm: OnceLock::new(),
+            round: Mutex::new(()),
             channel,
             source: Mutex::new(Arc::new(source)),
             tracker: Mutex::new(tracker),
@@ -114,6 +117,12 @@ impl Session {
 
     pub fn set_tracker(&self, tracker: Tracker) {
         *lock(&self.tracker) = tracker;
+    }
+
+    /// Waits until every event that was read before this call is dealt with. A discard goes on in the VMM as soon as
+    /// its event is read, which may be before `removed` says so.
+    pub fn settle(&self) {
+        drop(lock(&self.round));
     }
 
     /// The VMM, as long as it lives.

@@ -10,6 +10,7 @@ use crate::page_set::PAGE_BYTES;
 use crate::session::{Session, Tracker, lock};
 
 pub fn stats(session: &Session) -> Result<Value, ControlError> {
+    session.settle();
     let counters = &session.counters;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let bytes_by_build: Map<String, Value> = lock(&session.bytes_by_build)

@@ -168,8 +168,7 @@ fn wrong_regions() {
 #[test]
 fn foreign_uid() {
     let mut door = Door::open(12345);
-    let (memory, uffd) = memory();
-    send(&door.knock(), memory.json().as_bytes(), &[uffd.as_fd()]);
+    let _socket = door.knock();
     door.refused("uid 0 connected, 12345 expected");
 }
 
@@ -177,8 +176,7 @@ fn foreign_uid() {
 fn second_connection() {
     let mut door = Door::open(0);
     let kept = door.serves();
-    let (memory, uffd) = memory();
-    send(&door.knock(), memory.json().as_bytes(), &[uffd.as_fd()]);
+    let _second = door.knock();
     let event = door.pager.event("failed").json;
     assert_eq!(event["serving"], true, "{event}");
     assert_eq!(kept.1.read(3), vec![0; 512], "the first is still served");

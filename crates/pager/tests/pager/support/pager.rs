@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -27,10 +26,10 @@ impl Pager {
     /// `dir` must be reachable by any user.
     pub fn spawn(dir: &Path) -> Self {
         let program = dir.join("thaw-pager");
-        if !program.exists() {
-            std::fs::copy(env!("CARGO_BIN_EXE_thaw-pager"), &program).unwrap();
-            std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-        }
+        // A copy by this process could be inherited, open for writing, by what another test starts just then.
+        let mut install = Command::new("install");
+        install.args(["-m", "755", env!("CARGO_BIN_EXE_thaw-pager")]).arg(&program);
+        assert!(install.status().unwrap().success());
         let (ours, theirs) = Channel::pair().unwrap();
         let fd = theirs.as_fd().as_raw_fd();
         let mut command = Command::new("setpriv");
