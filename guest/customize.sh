@@ -52,6 +52,10 @@ deb http://deb.debian.org/debian bookworm-updates main
 deb http://deb.debian.org/debian-security bookworm-security main
 END
 
+# In place of the options of this installation, which may name a proxy of the machine it ran on.
+rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap"
+echo 'Acquire::Languages "none";' > "$root/etc/apt/apt.conf.d/90languages"
+
 # Process 1 ends the machine when it gets a TERM.
 for name in poweroff halt reboot; do
   printf '#!/bin/sh\nexec kill -TERM 1\n' > "$root/usr/local/sbin/$name"
