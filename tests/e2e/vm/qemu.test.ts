@@ -6,6 +6,7 @@ import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { run } from '../../../packages/host-agent/src/os/run.ts';
 import { type Build, seal, vmmContract, type World } from '../../../packages/host-agent/src/vmm/contract.ts';
+import { qemuKit } from '../../../packages/host-agent/src/vmm/qemu/kit.ts';
 import type { BootSpec, Layer, RestoreSpec, Vm } from '../../../packages/host-agent/src/vmm/vmm.ts';
 import { type SandboxStage, Stage } from './stage.ts';
 
@@ -21,6 +22,16 @@ async function open(): Promise<World> {
 }
 
 vmmContract('QEMU', open);
+
+it('an accelerator is chosen by starting a kernel', async () => {
+  await using stage = await Stage.open();
+  const probe = { kernel: stage.kernel, cache: path.join(stage.dir, 'accelerator.json') };
+  const options = { binaries: stage.binaries, accelerator: 'auto' as const, probe };
+  const { info } = await qemuKit(options);
+  assert.deepEqual((await qemuKit(options)).info.accelerator, info.accelerator);
+  assert.equal(info.isolation, info.accelerator === 'kvm' ? 'hardware-vm' : 'emulated');
+  assert.match(info.version, /^\d+\.\d+$/);
+});
 
 /** As a pause does it, without the commit. */
 async function freeze(
@@ -130,6 +141,19 @@ describe('a VM', () => {
     await assert.rejects(start(broken, kit.info, await sandbox.boot()), { kind: 'internal' });
     const { roles } = await sandbox.keeper.status();
     assert.equal(roles.vmm?.running, false);
+  });
+
+  it('starts with a disk larger than its image', async () => {
+    await using stage = await Stage.open();
+    const sandbox = await stage.sandbox();
+    const spec = await sandbox.boot();
+    await stage.kit.boot({ ...spec, disk: { ...spec.disk, sizeBytes: 4 * 2 ** 30, grow: true } });
+    await sandbox.namespace.init(1);
+    const size = Number(await sandbox.namespace.sh('df -B1 --output=size / | tail -1'));
+    assert.ok(size > 3.8 * 2 ** 30, `${size} bytes`);
+    await sandbox.namespace.sh(
+      'head -c 600000000 /dev/zero | tr "\\0" x > /root/large; sync; rm /root/large',
+    );
   });
 
   it('is found again by another host agent', async () => {

@@ -56,7 +56,7 @@ export class Stage implements AsyncDisposable {
       preload: await install(path.join(ROOT, 'target/release/libthaw_preload.so')),
       qemu: '/usr/bin/qemu-system-x86_64',
     };
-    const probe = { kernel: path.join(GUEST, 'vmlinux'), uid: 65534 };
+    const probe = { kernel: path.join(GUEST, 'vmlinux') };
     const kit = await qemuKit({ binaries, accelerator: 'tcg', probe });
     return new Stage(dir, binaries, kit, undo.move());
   }

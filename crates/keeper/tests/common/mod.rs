@@ -137,7 +137,10 @@ impl Client {
 
     pub fn event(&mut self) -> Value {
         let index = self.unread.iter().position(|frame| frame["event"].is_string());
-        index.map_or_else(|| self.frame(), |index| self.unread.remove(index))
+        match index {
+            Some(index) => self.unread.remove(index),
+            None => self.frame(),
+        }
     }
 
     pub fn frame(&mut self) -> Value {

@@ -100,6 +100,8 @@ function kernelCmdline(guest: Guest): string[] {
     'nomodule_sig',
     'rcupdate.rcu_expedited=1',
     'pci=off',
+    // Huge pages make a small write a large dirty one.
+    'transparent_hugepage=madvise',
     ...(guest.accelerator === 'tcg' ? emulated : []),
     ...guest.cmdline,
   ];

@@ -10,8 +10,8 @@ export interface QemuOptions {
   binaries: Binaries;
   /** auto: KVM when a guest kernel starts under it. */
   accelerator: 'auto' | 'kvm' | 'tcg';
-  /** A guest kernel for the probe, and an unprivileged user to run it as. */
-  probe: { kernel: string; uid: number };
+  /** A guest kernel for the probe, and a file that keeps its result until the next boot of the host. */
+  probe: { kernel: string; cache?: string };
 }
 
 export async function qemuKit(options: QemuOptions): Promise<VmmKit> {
@@ -40,7 +40,7 @@ export async function qemuKit(options: QemuOptions): Promise<VmmKit> {
 
 async function chooseAccelerator({ accelerator, binaries, probe }: QemuOptions): Promise<'kvm' | 'tcg'> {
   if (accelerator !== 'auto') return accelerator;
-  return (await kvmWorks(binaries.qemu, probe.kernel, probe.uid)) ? 'kvm' : 'tcg';
+  return (await kvmWorks(binaries.qemu, probe)) ? 'kvm' : 'tcg';
 }
 
 /** major.minor */
