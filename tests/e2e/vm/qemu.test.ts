@@ -151,8 +151,6 @@ describe('a VM', () => {
     await sandbox.namespace.init(1);
     const size = Number(await sandbox.namespace.sh('df -B1 --output=size / | tail -1'));
     assert.ok(size > 3.8 * 2 ** 30, `${size} bytes`);
-    await sandbox.namespace.sh(
-    );
   });
 
   it('is found again by another host agent', async () => {
