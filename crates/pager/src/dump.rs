@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use thaw_control::{ControlError, Request};
 
 use crate::diff::Diff;
+use crate::memory::{SPANS_MAX, Span, read};
 use crate::page_set::{PAGE_BYTES, PageSet, new_words};
-use crate::process::{SPANS_MAX, Span};
 use crate::session::{Mode, Session, Tracker};
 use crate::vmm::Vmm;
 
@@ -152,13 +152,13 @@ struct Batch {
 impl Batch {
     fn flush(&mut self, session: &Session, vmm: &Vmm, diff: &mut Diff<'_>) -> io::Result<u64> {
         let bytes = &mut self.bytes[..self.used];
-        vmm.process.read(&self.spans, bytes)?;
+        read(vmm.process.pid, &self.spans, bytes)?;
         session.counters.read_frozen_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         diff.add(&self.pages, bytes)?;
-        let read = bytes.len() as u64;
+        let read_bytes = bytes.len() as u64;
         self.spans.clear();
         self.pages.clear();
         self.used = 0;
-        Ok(read)
+        Ok(read_bytes)
     }
 }

@@ -15,6 +15,7 @@ mod diff;
 mod dump;
 mod handshake;
 mod latency;
+mod memory;
 mod mmap;
 mod page;
 mod page_set;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use serde::Deserialize;
 
+use crate::memory::Span;
 use crate::page_set::PAGE_BYTES;
-use crate::process::Span;
 
 const REGIONS_MAX: usize = 256;
 /// Above any user address.
