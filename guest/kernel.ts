@@ -1,7 +1,7 @@
 // Kernel: Debian's cloud kernel, unpacked to the ELF that both VMMs boot directly, and the modules it needs.
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { describe, replacements, type Versions } from './lock.ts';
+import type { Versions } from './lock.ts';
 import { kernelPackage, modules } from './recipe.ts';
 import { run } from './run.ts';
 import { updateLists } from './sources.ts';
@@ -61,9 +61,7 @@ async function choosePackage(locked: Versions, say: (line: string) => void): Pro
   await updateLists();
   if (wanted && (await archiveHas(...wanted))) return wanted;
   const current = await currentPackage();
-  if (wanted) {
-    for (const replaced of replacements(locked, Object.fromEntries([current]))) say(describe(replaced));
-  }
+  if (wanted) say(`${wanted.join(' ')} is not in the archive, ${current.join(' ')} used instead`);
   return current;
 }
 
