@@ -7,7 +7,6 @@ import {
   decodeBytes,
   ERROR_KINDS,
   encodeBytes,
-  fromConnectError,
   isErrorKind,
   newApiKey,
   newSandboxId,
@@ -15,8 +14,8 @@ import {
   SANDBOX_ID,
   TEMPLATE_ID,
   ThawError,
-  toConnectError,
 } from './index.ts';
+import { fromConnectError, toConnectError } from './rpc.ts';
 
 describe('ids', () => {
   it('are labels that do not repeat', () => {

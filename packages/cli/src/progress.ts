@@ -1,5 +1,4 @@
 /** Slow steps, told on standard error to somebody who watches; a pipe or `--json` sees nothing of them. */
-import ora from 'ora';
 
 export interface Progress {
   /** Shows `text` while `action` runs. */
@@ -11,6 +10,8 @@ export interface Progress {
 export function terminalProgress(): Progress {
   return {
     async step(text, action) {
+      // Loaded only where somebody watches: most runs of the program show nothing.
+      const { default: ora } = await import('ora');
       // Input stays alone: what is typed meanwhile is not ours, and Ctrl-C must arrive as a signal.
       const spinner = ora({ text, stream: process.stderr, discardStdin: false }).start();
       const started = performance.now();

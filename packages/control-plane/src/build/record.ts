@@ -1,4 +1,4 @@
-import type { Build } from '@thaw/api';
+import type { Build } from '@thaw/api/rpc';
 import type { Database } from '../db/connect.ts';
 import { upsertBuild } from './table.ts';
 

@@ -4,15 +4,8 @@
  *   (auth) ─► start ─► started ─► stdout, stderr … ─► exit ─► closed
  *                         └─ stop, or the client is gone: SIGTERM, after a while SIGKILL
  */
-import {
-  decodeBytes,
-  type ExecStreamResponse,
-  encodeBytes,
-  StreamAuth,
-  StreamInput,
-  StreamStart,
-  ThawError,
-} from '@thaw/api';
+import { decodeBytes, encodeBytes, StreamAuth, StreamInput, StreamStart, ThawError } from '@thaw/api';
+import type { ExecStreamResponse } from '@thaw/api/rpc';
 import type { z } from 'zod';
 import { requireTeam, type VerifyKey } from '../http/app.ts';
 import { invalid, toThawError } from '../http/errors.ts';

@@ -2,6 +2,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { type CallOptions, type Client, createClient } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
+import { ThawError } from '@thaw/api';
 import {
   type CreateSandboxRequestSchema,
   type ExecRequestSchema,
@@ -16,9 +17,8 @@ import {
   type SendInputRequestSchema,
   type StatSandboxResponse,
   type Template,
-  ThawError,
   type WriteFileStreamRequestSchema,
-} from '@thaw/api';
+} from '@thaw/api/rpc';
 import type { Logger } from 'pino';
 
 /** Longest time a host may take, in ms. An emulated guest boots slowly; a seal writes the memory it has to. */

@@ -9,15 +9,15 @@ import { createServer } from 'node:http';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
+import { ThawError } from '@thaw/api';
 import {
   HostAgentService,
   type SandboxInfo,
   SandboxInfoSchema,
   type Template,
   TemplateSchema,
-  ThawError,
   toConnectError,
-} from '@thaw/api';
+} from '@thaw/api/rpc';
 import { execStreamFake, runFake } from './fake-exec.ts';
 
 type Rpc = keyof ServiceImpl<typeof HostAgentService>;

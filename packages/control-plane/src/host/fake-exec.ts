@@ -3,13 +3,13 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { buffer } from 'node:stream/consumers';
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import { ThawError } from '@thaw/api';
 import {
   type ExecRequest,
   type ExecStreamRequest,
   type ExecStreamResponseSchema,
-  ThawError,
   toConnectError,
-} from '@thaw/api';
+} from '@thaw/api/rpc';
 
 type Command = Pick<ExecRequest, 'cmd' | 'args' | 'cwd' | 'env'>;
 

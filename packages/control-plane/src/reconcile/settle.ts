@@ -1,5 +1,5 @@
 /** Makes a row follow the host. */
-import type { SandboxInfo } from '@thaw/api';
+import type { SandboxInfo } from '@thaw/api/rpc';
 import type { Plane } from '../plane.ts';
 import { finishDestroy } from '../sandbox/end.ts';
 import { recordHostState } from '../sandbox/sandbox.ts';

@@ -1,5 +1,6 @@
 /** What a row should become, judged by what the host says. Pure: no database, no host. */
-import type { SandboxInfo, SandboxStatus } from '@thaw/api';
+import type { SandboxStatus } from '@thaw/api';
+import type { SandboxInfo } from '@thaw/api/rpc';
 
 export type Verdict =
   | { kind: 'keep' }

@@ -4,9 +4,9 @@ import {
   newSandboxId,
   SANDBOX_LIMITS,
   type Sandbox,
-  type SandboxInfo,
   ThawError,
 } from '@thaw/api';
+import type { SandboxInfo } from '@thaw/api/rpc';
 import { throughOutage } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
 import { syncTemplates } from '../template/sync.ts';

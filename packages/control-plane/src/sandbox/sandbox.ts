@@ -1,5 +1,6 @@
 /** A sandbox's row: found, judged, told to a client. */
-import { SANDBOX_ID, type Sandbox, type SandboxInfo, type SandboxStatus, ThawError } from '@thaw/api';
+import { SANDBOX_ID, type Sandbox, type SandboxStatus, ThawError } from '@thaw/api';
+import type { SandboxInfo } from '@thaw/api/rpc';
 import { recordBuild } from '../build/record.ts';
 import type { Plane } from '../plane.ts';
 import { findSandbox, moveSandbox, type SandboxPatch, type SandboxRow } from './table.ts';

@@ -7,8 +7,9 @@
  * Each arrow is one guarded statement. If the host fails, it is asked what is true now and the row follows; if it
  * cannot be asked, the row stays in its transitional status until reconcile can.
  */
-import type { SandboxInfo, SandboxStatus } from '@thaw/api';
+import type { SandboxStatus } from '@thaw/api';
 import { ThawError } from '@thaw/api';
+import type { SandboxInfo } from '@thaw/api/rpc';
 import { throughOutage } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
 import { settle } from '../reconcile/settle.ts';

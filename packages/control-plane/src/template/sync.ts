@@ -1,5 +1,6 @@
 /** Template rows follow the host: its heads are the truth. */
-import type { Template, TemplateType } from '@thaw/api';
+import type { TemplateType } from '@thaw/api';
+import type { Template } from '@thaw/api/rpc';
 import { DEFAULT_TEAM } from '../auth/key.ts';
 import { recordBuild } from '../build/record.ts';
 import type { Plane } from '../plane.ts';
