@@ -28,29 +28,35 @@ interface Answer {
   body: string;
 }
 
+/** A connection is made within this or tried again: a packet to a guest that has no network yet is lost. */
+const CONNECT_TIMEOUT_MS = 60;
+
 function post(host: string, path: string, body: unknown, timeoutMs: number): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const payload = Buffer.from(JSON.stringify(body));
-    const request = http.request(
-      {
-        host,
-        port: CONTROL_PORT,
-        path,
-        method: 'POST',
-        agent: false,
-        signal: AbortSignal.timeout(timeoutMs),
-        headers: { 'content-type': 'application/json', 'content-length': payload.length },
-      },
-      (response) => {
-        let text = '';
-        response.setEncoding('utf8');
-        response.on('data', (chunk: string) => {
-          if (text.length < 65536) text += chunk;
-        });
-        response.on('end', () => resolve({ status: response.statusCode ?? 0, body: text }));
-        response.on('error', reject);
-      },
-    );
+    const request = http.request({
+      host,
+      port: CONTROL_PORT,
+      path,
+      method: 'POST',
+      agent: false,
+      signal: AbortSignal.timeout(Math.ceil(timeoutMs)),
+      headers: { 'content-type': 'application/json', 'content-length': payload.length },
+    });
+    request.on('socket', (socket) => {
+      const timer = setTimeout(() => request.destroy(new Error('no connection')), CONNECT_TIMEOUT_MS);
+      socket.once('connect', () => clearTimeout(timer));
+      socket.once('close', () => clearTimeout(timer));
+    });
+    request.on('response', (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
+        if (text.length < 65536) text += chunk;
+      });
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: text }));
+      response.on('error', reject);
+    });
     request.on('error', reject);
     request.end(payload);
   });
@@ -62,18 +68,14 @@ function post(host: string, path: string, body: unknown, timeoutMs: number): Pro
  */
 export async function init(host: string, identity: Identity, deadlineMs: number): Promise<void> {
   const deadline = performance.now() + deadlineMs;
-  for (let tryMs = 150; ; tryMs = Math.min(tryMs * 2, 2000)) {
+  for (;;) {
     const left = deadline - performance.now();
     if (left <= 0) throw new ThawError('timeout', 'the guest did not answer in time');
-    const failure = await post(
-      host,
-      '/init',
-      { ...identity, timestamp: new Date().toISOString() },
-      Math.max(1, Math.min(tryMs, left)),
-    ).catch((error: Error) => error);
-    if (!(failure instanceof Error)) {
-      if (failure.status === 204) return;
-      throw new ThawError('agent_error', 'the guest refused its identity', { cause: failure });
+    const body = { ...identity, timestamp: new Date().toISOString() };
+    const answer = await post(host, '/init', body, left).catch((error: Error) => error);
+    if (!(answer instanceof Error)) {
+      if (answer.status === 204) return;
+      throw new ThawError('agent_error', 'the guest refused its identity', { cause: answer });
     }
     await sleep(5);
   }

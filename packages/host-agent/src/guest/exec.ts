@@ -117,7 +117,8 @@ export async function collect(
   for await (const event of stream(guest, { ...command, stdin: input.length > 0 }, signal)) {
     switch (event.type) {
       case 'start':
-        if (input.length > 0) await sendInput(guest, event.pid, input, true);
+        // A program may end without reading all of its input; how it ended says the rest.
+        if (input.length > 0) void sendInput(guest, event.pid, input, true).catch(() => {});
         break;
       case 'stdout':
       case 'stderr':

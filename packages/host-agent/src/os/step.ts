@@ -23,6 +23,11 @@ export class Steps {
     }
   }
 
+  /** Adds a time that is not one step's. */
+  note(label: string, ms: number): void {
+    this.#timings.set(label, ms);
+  }
+
   /** Milliseconds of the last run of each label, oldest label first. */
   timings(): ReadonlyMap<string, number> {
     return this.#timings;

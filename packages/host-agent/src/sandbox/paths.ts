@@ -24,6 +24,11 @@ export class SandboxPaths {
     return { data: path.join(this.disk, `${name}.top`), zeros: path.join(this.disk, `${name}.zeros`) };
   }
 
+  /** What a restarted host agent needs to take the running VM over. */
+  get machine(): string {
+    return path.join(this.run, 'machine.json');
+  }
+
   /** The folder that the VMM's user owns: sockets of the VMM and of the pager. */
   get vmm(): string {
     return path.join(this.run, 'vmm');
@@ -32,6 +37,19 @@ export class SandboxPaths {
   get pagerState(): string {
     return path.join(this.run, 'pager.state');
   }
+}
+
+/** Kernel and initramfs that VMs booted with, by what they contain: a restore needs the same. */
+export function bootFiles(
+  data: string,
+  kernel: string,
+  initramfs: string,
+): { kernel: string; initramfs: string } {
+  const directory = path.join(data, 'boot');
+  return {
+    kernel: path.join(directory, `vmlinux-${kernel.slice(0, 32)}`),
+    initramfs: path.join(directory, `initramfs-${initramfs.slice(0, 32)}`),
+  };
 }
 
 export function sandboxesDir(root: string): string {

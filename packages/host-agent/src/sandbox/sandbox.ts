@@ -15,7 +15,7 @@ export type SandboxState =
   | { status: 'pending' }
   | { status: 'running'; machine: Machine }
   | { status: 'pausing'; machine: Machine }
-  | { status: 'snapshotting'; machine: Machine }
+  | { status: 'snapshotting'; machine: Machine; thawed: Promise<void> }
   | { status: 'paused' }
   | { status: 'resuming' }
   | { status: 'stopping' }
@@ -81,29 +81,33 @@ export class Sandbox {
     return new ThawError('invalid_state', `the sandbox is ${this.state.status}`);
   }
 
-  /** Runs a call into the guest; the signal tells it that the VM is about to stop. */
+  /** Runs a call into the guest; the signal tells it that the VM is about to end. */
   async call<T>(work: (machine: Machine, signal: AbortSignal) => Promise<T>): Promise<T> {
-    const machine = this.running();
-    const abort = this.#admit();
+    const machine = await this.#admitting();
+    const call = this.#admit();
     try {
-      return await work(machine, abort.signal);
+      return await work(machine, call.signal);
+    } catch (error) {
+      throw call.signal.aborted ? call.signal.reason : error;
     } finally {
-      this.#leave(abort);
+      this.#leave(call);
     }
   }
 
   /** The same for a call that yields. */
   async *callStream<T>(work: (machine: Machine, signal: AbortSignal) => AsyncIterable<T>): AsyncGenerator<T> {
-    const machine = this.running();
-    const abort = this.#admit();
+    const machine = await this.#admitting();
+    const call = this.#admit();
     try {
-      yield* work(machine, abort.signal);
+      yield* work(machine, call.signal);
+    } catch (error) {
+      throw call.signal.aborted ? call.signal.reason : error;
     } finally {
-      this.#leave(abort);
+      this.#leave(call);
     }
   }
 
-  /** Waits up to `timeoutMs` for open calls, then ends those left with `unavailable`. */
+  /** Waits up to `timeoutMs` for open calls to end by themselves. */
   async drain(timeoutMs: number): Promise<void> {
     if (this.#calls.size === 0) return;
     await new Promise<void>((resolve) => {
@@ -114,18 +118,32 @@ export class Sandbox {
       };
     });
     this.#idle = undefined;
-    for (const call of this.#calls) call.abort(new ThawError('unavailable', 'the sandbox is being stopped'));
+  }
+
+  /** Ends the calls still open with `unavailable`. */
+  endCalls(): void {
+    for (const call of this.#calls) call.abort(new ThawError('unavailable', 'the sandbox has stopped'));
+  }
+
+  /** While a snapshot has the guest frozen, a call waits for the moment it goes on. */
+  async #admitting(): Promise<Machine> {
+    if (this.state.status === 'snapshotting') {
+      const { machine, thawed } = this.state;
+      await thawed;
+      return machine;
+    }
+    return this.running();
   }
 
   #admit(): AbortController {
-    const abort = new AbortController();
-    this.#calls.add(abort);
+    const call = new AbortController();
+    this.#calls.add(call);
     this.record.lastActiveAt = nowSeconds();
-    return abort;
+    return call;
   }
 
-  #leave(abort: AbortController): void {
-    this.#calls.delete(abort);
+  #leave(call: AbortController): void {
+    this.#calls.delete(call);
     this.record.lastActiveAt = nowSeconds();
     if (this.#calls.size === 0) this.#idle?.();
   }

@@ -1,0 +1,28 @@
+/** What every verb on this host works with; made once by `main.ts`. */
+import type { Logger } from 'pino';
+import type { BuildStore } from './build/store.ts';
+import type { Config } from './config.ts';
+import type { SlotPool } from './network/pool.ts';
+import { type Fault, Steps } from './os/step.ts';
+import type { Registry } from './sandbox/registry.ts';
+import type { BootFiles } from './vmm/boot-files.ts';
+import type { Binaries } from './vmm/qemu/start.ts';
+import type { VmmKit } from './vmm/vmm.ts';
+
+export interface Host {
+  config: Config;
+  log: Logger;
+  registry: Registry;
+  builds: BuildStore;
+  slots: SlotPool;
+  vmm: VmmKit;
+  binaries: Binaries & { preloadSha: string };
+  /** What new VMs boot with. */
+  boot: BootFiles;
+  /** Set by tests: fails, or stops the process at, one labelled step. */
+  fault: Fault | undefined;
+}
+
+export function newSteps(host: Host): Steps {
+  return new Steps(host.fault);
+}

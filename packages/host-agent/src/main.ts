@@ -1,0 +1,145 @@
+/** The host agent: reads as the list of what it starts; it stops by the same list backwards. */
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { access, chmod, chown, mkdir, readFile, rm } from 'node:fs/promises';
+import http from 'node:http';
+import path from 'node:path';
+import { connectNodeAdapter } from '@connectrpc/connect-node';
+import pino from 'pino';
+import { collectBuilds } from './build/collect.ts';
+import { openBuildStore } from './build/store.ts';
+import { type Config, readConfig } from './config.ts';
+import { type Host, newSteps } from './host.ts';
+import { SlotPool } from './network/pool.ts';
+import { groupId, userId } from './os/accounts.ts';
+import { faultsFrom } from './os/fault.ts';
+import { run } from './os/run.ts';
+import { routes } from './rpc/routes.ts';
+import { adopt, findSurvivors } from './sandbox/adopt.ts';
+import { readRecords } from './sandbox/record.ts';
+import { Registry } from './sandbox/registry.ts';
+import { importImages } from './template/import.ts';
+import { keepBootFiles } from './vmm/boot-files.ts';
+import { qemuKit } from './vmm/qemu/kit.ts';
+
+const SHUTDOWN_TIMEOUT_MS = 30_000;
+const MESSAGE_BYTES_MAX = 128 * 2 ** 20;
+
+async function main(): Promise<void> {
+  const config = readConfig(process.env);
+  const log = pino({ level: config.logLevel }, pino.destination(2));
+  await using undo = new AsyncDisposableStack();
+  await prepareFolders(config);
+  const binaries = await installedBinaries(config.versionDir);
+  await probeData(binaries.blockstore, config.data);
+  const builds = await openBuildStore(config.data);
+  const guestDir = path.join(config.versionDir, 'guest');
+  const boot = await keepBootFiles(config.data, guestDir);
+  const vmm = await qemuKit({
+    binaries,
+    accelerator: 'auto',
+    probe: { kernel: boot.kernel, cache: path.join(config.data, 'kvm-probe.json') },
+  });
+  log.info(vmm.info, 'virtual machines');
+
+  const records = await readRecords(config, (id, error) =>
+    log.error({ sandbox: id, err: error }, 'the record of a sandbox is damaged'),
+  );
+  const survivors = await findSurvivors(config, records);
+  const slots = await SlotPool.open({
+    data: config.data,
+    size: config.slotPool,
+    uidBase: config.uidBase,
+    uplink: config.uplink,
+    clientUids: [await userId('thaw')],
+    keep: survivors.map(({ state }) => state.slot),
+    log,
+  });
+  undo.defer(() => slots.close());
+  const registry = new Registry();
+  const fault = faultsFrom(process.env, config.run);
+  const host: Host = { config, log, registry, builds, slots, vmm, binaries, boot, fault };
+  await importImages(host, guestDir);
+  await adopt(host, records, survivors);
+  await collectBuilds(builds, newSteps(host)).catch((error) => log.error({ err: error }, 'builds not swept'));
+
+  const server = await listen(host);
+  undo.defer(() => closeServer(server));
+  log.info({ sandboxes: registry.all().length }, 'ready');
+  await Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')]);
+  log.info('stopping; sandboxes go on');
+}
+
+async function prepareFolders(config: Config): Promise<void> {
+  // Other users reach their own files below it, and nothing else: each folder in it has rights of its own.
+  await mkdir(config.data, { recursive: true, mode: 0o711 });
+  await mkdir(config.run, { recursive: true, mode: 0o711 });
+  await mkdir(path.join(config.run, 'sandboxes'), { recursive: true, mode: 0o700 });
+  // resize2fs leaves inode tables for later only where the host's ext4 says that it knows how.
+  await access('/sys/fs/ext4').catch(() => run(['modprobe', 'ext4']).catch(() => {}));
+}
+
+async function installedBinaries(versionDir: string) {
+  const preload = path.join(versionDir, 'lib', 'libthaw_preload.so');
+  return {
+    keeper: path.join(versionDir, 'bin', 'thaw-keeper'),
+    pager: path.join(versionDir, 'bin', 'thaw-pager'),
+    blockstore: path.join(versionDir, 'bin', 'thaw-blockstore'),
+    preload,
+    preloadSha: createHash('sha256')
+      .update(await readFile(preload))
+      .digest('hex'),
+    qemu: '/usr/bin/qemu-system-x86_64',
+  };
+}
+
+/** Refuses a file system that does not tell the holes of a sparse file exactly: blocks would be lost on it. */
+async function probeData(blockstore: string, data: string): Promise<void> {
+  await run([blockstore, 'probe', data]).catch((cause) => {
+    throw new Error(
+      `${data} can't hold sandboxes: its file system does not tell the holes of a sparse file`,
+      { cause },
+    );
+  });
+}
+
+async function listen(host: Host): Promise<http.Server> {
+  const socket = path.join(host.config.run, 'agent.sock');
+  const server = http.createServer(
+    connectNodeAdapter({
+      routes: routes(host),
+      grpc: false,
+      grpcWeb: false,
+      acceptCompression: [],
+      readMaxBytes: MESSAGE_BYTES_MAX,
+    }),
+  );
+  // Streams last as long as what they stream.
+  server.requestTimeout = 0;
+  await rm(socket, { force: true });
+  server.listen(socket);
+  await once(server, 'listening');
+  await chown(socket, 0, await groupId('thaw'));
+  await chmod(socket, 0o660);
+  return server;
+}
+
+/** Verbs in flight run to their end; streams are cut when the time is over. */
+async function closeServer(server: http.Server): Promise<void> {
+  const closed = once(server, 'close');
+  server.close();
+  const timer = setTimeout(() => server.closeAllConnections(), SHUTDOWN_TIMEOUT_MS);
+  await closed;
+  clearTimeout(timer);
+}
+
+// The verbs' keepers and connections would keep the loop alive; by now nothing of them is needed.
+await main().then(
+  () => process.exit(0),
+  (error) => {
+    process.stderr.write(
+      `${JSON.stringify({ level: 60, msg: 'the host agent stopped', error: String(error), stack: error?.stack, cause: String(error?.cause ?? '') })}\n`,
+    );
+    process.exit(1);
+  },
+);

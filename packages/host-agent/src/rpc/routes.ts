@@ -1,0 +1,147 @@
+/** HostAgentService: parses a call, runs the verb, serialises what it did. No decisions here. */
+import { ConnectError, type ConnectRouter, type HandlerContext, type ServiceImpl } from '@connectrpc/connect';
+import { HostAgentService, ThawError, toConnectError } from '@thaw/api';
+import type { Host } from '../host.ts';
+import { create } from '../sandbox/create.ts';
+import { destroy } from '../sandbox/destroy.ts';
+import { exec, execStream, sendInput, signalProcess } from '../sandbox/exec.ts';
+import { readFile, writeFile } from '../sandbox/files.ts';
+import { pause } from '../sandbox/pause.ts';
+import { resume } from '../sandbox/resume.ts';
+import { snapshot } from '../sandbox/snapshot.ts';
+import { stat } from '../sandbox/stat.ts';
+import { deleteTemplate } from '../template/delete.ts';
+import { listTemplates } from '../template/list.ts';
+import { hostInfo, sandboxInfo, templateInfo } from './serialise.ts';
+
+/** The most that the unary file calls carry, in bytes. */
+const UNARY_FILE_BYTES_MAX = 100 * 2 ** 20;
+
+export function routes(host: Host): (router: ConnectRouter) => void {
+  const service: ServiceImpl<typeof HostAgentService> = {
+    createSandbox: async (request) => ({ sandbox: sandboxInfo(host, await create(host, request)) }),
+    destroySandbox: async ({ sandboxId }) => {
+      await destroy(host, sandboxId);
+      return {};
+    },
+    pauseSandbox: async ({ sandboxId }) => ({ sandbox: sandboxInfo(host, await pause(host, sandboxId)) }),
+    resumeSandbox: async ({ sandboxId }) => ({ sandbox: sandboxInfo(host, await resume(host, sandboxId)) }),
+    listSandboxes: async () => ({
+      sandboxes: host.registry.all().map((sandbox) => sandboxInfo(host, sandbox)),
+    }),
+    statSandbox: ({ sandboxId }) => stat(host, sandboxId),
+
+    exec: (request, context) => exec(host, request, context.signal),
+    execStream: (request, context) => execStream(host, request, context.signal),
+    sendInput: async (request) => {
+      await sendInput(host, request);
+      return {};
+    },
+    signalProcess: async (request) => {
+      await signalProcess(host, request);
+      return {};
+    },
+
+    writeFile: async ({ sandboxId, path, user, content }) => {
+      await writeFile(host, { sandboxId, path, user }, oneChunk(content));
+      return {};
+    },
+    readFile: async ({ sandboxId, path, user }) => {
+      const chunks: Uint8Array[] = [];
+      let size = 0;
+      for await (const chunk of readFile(host, { sandboxId, path, user })) {
+        size += chunk.length;
+        if (size > UNARY_FILE_BYTES_MAX)
+          throw new ThawError('too_large', 'the file is too large: use the stream');
+        chunks.push(chunk);
+      }
+      return { content: Buffer.concat(chunks) };
+    },
+    writeFileStream: async (messages) => {
+      const content = messages[Symbol.asyncIterator]();
+      const first = await content.next();
+      if (first.done || first.value.content.case !== 'meta') {
+        throw new ThawError('invalid_request', 'the first message must name the sandbox and the path');
+      }
+      await writeFile(host, first.value.content.value, chunksOf(content));
+      return {};
+    },
+    readFileStream: async function* ({ sandboxId, path, user }) {
+      for await (const chunk of readFile(host, { sandboxId, path, user })) yield { chunk };
+    },
+
+    createSnapshot: async ({ sandboxId, templateId, name }) => {
+      const { sandbox, template } = await snapshot(host, { sandboxId, templateId, name });
+      return { sandbox: sandboxInfo(host, sandbox), template: templateInfo(template) };
+    },
+    deleteSnapshot: async ({ templateId }) => {
+      await deleteTemplate(host, templateId);
+      return {};
+    },
+    listTemplates: async () => ({ templates: (await listTemplates(host)).map(templateInfo) }),
+    getHost: async () => hostInfo(host),
+  };
+  return (router) => router.service(HostAgentService, logged(host, service));
+}
+
+async function* oneChunk(chunk: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield chunk;
+}
+
+/** The chunks of an upload. One that ends without its `complete` was broken off by the sender. */
+async function* chunksOf(
+  messages: AsyncIterator<{ content: { case?: string | undefined; value?: unknown } }>,
+): AsyncGenerator<Uint8Array> {
+  for (let next = await messages.next(); !next.done; next = await messages.next()) {
+    const { content } = next.value;
+    if (content.case === 'complete') return;
+    if (content.case !== 'chunk')
+      throw new ThawError('invalid_request', 'only chunks may follow the first message');
+    yield content.value as Uint8Array;
+  }
+  throw new ThawError('unavailable', 'the upload was broken off');
+}
+
+type Method = (request: never, context: HandlerContext) => unknown;
+
+/** Turns what verbs throw into typed Connect errors; what is not of the catalogue goes to the log whole. */
+function logged(
+  host: Host,
+  service: ServiceImpl<typeof HostAgentService>,
+): ServiceImpl<typeof HostAgentService> {
+  const translate = (name: string, error: unknown): ConnectError => {
+    const known = error instanceof ThawError || error instanceof ConnectError;
+    const cause = error instanceof Error && error.cause !== undefined ? error.cause : error;
+    if (!known) host.log.error({ rpc: name, err: error }, 'call failed unexpectedly');
+    else if (cause !== error || toConnectError(error).code === 13) {
+      host.log.warn({ rpc: name, err: error, cause }, 'call failed');
+    }
+    return toConnectError(error);
+  };
+  const wrapped = Object.entries(service).map(([name, method]) => {
+    const run = method as Method;
+    if (name === 'execStream' || name === 'readFileStream') {
+      return [
+        name,
+        async function* (request: never, context: HandlerContext) {
+          try {
+            yield* run(request, context) as AsyncIterable<unknown>;
+          } catch (error) {
+            throw translate(name, error);
+          }
+        },
+      ];
+    }
+    return [
+      name,
+      async (request: never, context: HandlerContext) => {
+        try {
+          return await run(request, context);
+        } catch (error) {
+          throw translate(name, error);
+        }
+      },
+    ];
+  });
+  return Object.fromEntries(wrapped) as ServiceImpl<typeof HostAgentService>;
+}

@@ -1,0 +1,70 @@
+/** The host's objects as RPC messages. */
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { GetHostResponseSchema, SandboxInfoSchema, TemplateSchema } from '@thaw/api';
+import type { BuildSize } from '../build/measure.ts';
+import type { Host } from '../host.ts';
+import type { Sandbox } from '../sandbox/sandbox.ts';
+import type { Template } from '../template/facts.ts';
+
+function build(size: BuildSize) {
+  return {
+    id: size.id,
+    generation: size.generation,
+    storedBytes: BigInt(size.storedBytes),
+    memoryStoredBytes: BigInt(size.memoryStoredBytes),
+    diskStoredBytes: BigInt(size.diskStoredBytes),
+  };
+}
+
+export function sandboxInfo(host: Host, sandbox: Sandbox): MessageInitShape<typeof SandboxInfoSchema> {
+  const { record, state } = sandbox;
+  const { info } = host.vmm;
+  return {
+    sandboxId: record.id,
+    status: state.status,
+    template: record.template,
+    vcpus: record.vcpus,
+    memoryMb: record.memoryMb,
+    diskMb: record.diskMb,
+    hostIp: state.status === 'running' ? state.machine.slot.hostAddress : '',
+    createdAtUnix: BigInt(record.createdAt),
+    lastActiveAtUnix: BigInt(record.lastActiveAt),
+    timeoutSec: record.timeoutSec,
+    isolation: info.isolation,
+    vmm: info.vmm,
+    backend: 'uffd',
+    ...(sandbox.build === undefined ? {} : { build: build(sandbox.build) }),
+    ...(state.status === 'error' ? { errorReason: state.reason } : {}),
+    timingsMs: Object.fromEntries(sandbox.timings),
+  };
+}
+
+export function templateInfo(template: Template): MessageInitShape<typeof TemplateSchema> {
+  const { id, name, type, vcpus, memoryMb, diskMb } = template;
+  return {
+    id,
+    name,
+    type,
+    vcpus,
+    memoryMb,
+    diskMb,
+    build: build(template.build),
+    createdAtUnix: BigInt(template.createdAt),
+  };
+}
+
+export function hostInfo(host: Host): MessageInitShape<typeof GetHostResponseSchema> {
+  const { vcpusMax, memoryMbMax } = host.config;
+  const { taken, warm, free } = host.slots.counts();
+  const { isolation, vmm, version } = host.vmm.info;
+  return {
+    vcpusMax,
+    memoryMbMax,
+    isolation,
+    vmm,
+    vmmVersion: version,
+    slotsTotal: taken + warm + free,
+    slotsUsed: taken,
+    instance: host.slots.instance,
+  };
+}

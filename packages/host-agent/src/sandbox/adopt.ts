@@ -1,0 +1,127 @@
+/**
+ * After a restart of the host agent: running VMs are taken over from their keepers, paused sandboxes are listed
+ * again, and what no sandbox owns is ended.
+ */
+import { readdir, readFile, rm } from 'node:fs/promises';
+import { holdBuild } from '../build/acquire.ts';
+import { readHead } from '../build/head.ts';
+import { measureBuild } from '../build/measure.ts';
+import { readBuild } from '../build/read.ts';
+import { thaw } from '../guest/control.ts';
+import { Guest } from '../guest/guest.ts';
+import type { Host } from '../host.ts';
+import { Keeper } from '../keeper/keeper.ts';
+import { endKeeper, Machine, type MachineState } from './machine.ts';
+import { bootFiles, SandboxPaths, sandboxesDir } from './paths.ts';
+import type { SandboxRecord } from './record.ts';
+import { Sandbox, type SandboxState } from './sandbox.ts';
+import { watch } from './watch.ts';
+
+const THAW_TIMEOUT_MS = 10_000;
+
+export interface Survivor {
+  record: SandboxRecord;
+  keeper: Keeper;
+  state: MachineState;
+}
+
+/** VMs that still run and belong to one of `records`; every other keeper under `run` is ended. */
+export async function findSurvivors(
+  roots: { data: string; run: string },
+  records: readonly SandboxRecord[],
+): Promise<Survivor[]> {
+  const survivors: Survivor[] = [];
+  const ids = await readdir(sandboxesDir(roots.run)).catch(() => []);
+  for (const id of ids) {
+    const paths = new SandboxPaths(roots, id);
+    const keeper = await Keeper.connect(paths.run).catch(() => undefined);
+    const record = records.find((candidate) => candidate.id === id);
+    if (keeper !== undefined && record?.started === true) {
+      const state = await readState(paths);
+      const { roles } = await keeper
+        .status()
+        .catch(() => ({ roles: {} as Record<string, { running: boolean }> }));
+      const whole = ['vmm', 'pager', 'blockstore'].every((role) => roles[role]?.running === true);
+      if (state !== undefined && whole) {
+        survivors.push({ record, keeper, state });
+        continue;
+      }
+    }
+    if (keeper !== undefined) await endKeeper(keeper);
+    await rm(paths.run, { recursive: true, force: true });
+  }
+  return survivors;
+}
+
+async function readState(paths: SandboxPaths): Promise<MachineState | undefined> {
+  return await readFile(paths.machine, 'utf8').then(
+    (text) => JSON.parse(text) as MachineState,
+    () => undefined,
+  );
+}
+
+/** Fills the registry: a sandbox for each record. */
+export async function adopt(
+  host: Host,
+  records: readonly SandboxRecord[],
+  survivors: readonly Survivor[],
+): Promise<void> {
+  for (const record of records) {
+    const survivor = survivors.find((candidate) => candidate.record === record);
+    const sandbox = new Sandbox(record, { status: 'paused' });
+    sandbox.state = await settle(host, sandbox, survivor);
+    const head = await readHead(host.builds, { kind: 'sandbox', id: record.id }).catch(() => undefined);
+    const build = head && (await readBuild(host.builds, head.build).catch(() => undefined));
+    if (build !== undefined && build.memory !== null) sandbox.build = await measureBuild(build);
+    host.registry.add(sandbox);
+    if (sandbox.state.status === 'running') watch(host, sandbox, sandbox.state.machine);
+  }
+}
+
+async function settle(host: Host, sandbox: Sandbox, survivor: Survivor | undefined): Promise<SandboxState> {
+  const { record } = sandbox;
+  if (survivor === undefined) {
+    if (!record.started && record.errorReason === undefined) return { status: 'paused' };
+    return { status: 'error', reason: record.errorReason ?? 'the VM ended while the host agent was away' };
+  }
+  try {
+    return { status: 'running', machine: await takeOver(host, survivor) };
+  } catch (error) {
+    host.log.error({ sandbox: record.id, err: error }, 'a running sandbox could not be taken over');
+    await endKeeper(survivor.keeper);
+    return { status: 'error', reason: 'the VM could not be taken over after a restart' };
+  }
+}
+
+/** The VM may have been stopped in the middle of a seal: that is taken back and it goes on. */
+async function takeOver(host: Host, { record, keeper, state }: Survivor): Promise<Machine> {
+  await using undo = new AsyncDisposableStack();
+  const slot = host.slots.adopt(state.slot);
+  undo.defer(() => slot.release());
+  const vm = await host.vmm.attach(keeper, slot.uids.vmm);
+  const base = await readBuild(host.builds, state.base);
+  const hold = holdBuild(host.builds, base);
+  undo.defer(() => hold[Symbol.dispose]());
+  const files = bootFiles(host.config.data, state.kernel, state.initramfs);
+  const guest = new Guest(slot.hostAddress, record.accessToken);
+  const boot = { kernelSha: state.kernel, initramfsSha: state.initramfs, ...files };
+  const { memoryBase, top } = state;
+  const machine = new Machine({
+    host,
+    record,
+    slot,
+    keeper,
+    vm,
+    guest,
+    boot,
+    base: state.base,
+    memoryBase,
+    top,
+    hold,
+  });
+  await machine.abort();
+  await vm.goOn();
+  await thaw(slot.hostAddress, THAW_TIMEOUT_MS);
+  undo.move();
+  return machine;
+}

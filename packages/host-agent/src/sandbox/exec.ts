@@ -1,0 +1,65 @@
+/** Runs programs in a sandbox. */
+import type { ExecRequest, ExecStreamRequest, SendInputRequest, SignalProcessRequest } from '@thaw/api';
+import { ThawError } from '@thaw/api';
+import * as guest from '../guest/exec.ts';
+import type { Host } from '../host.ts';
+
+const UNARY_TIMEOUT_SEC = 30;
+
+type Program = Pick<ExecRequest, 'cmd' | 'args' | 'cwd' | 'env' | 'user'>;
+
+function command(program: Program, timeoutSec: number, stdin: boolean): guest.Command {
+  if (program.cmd === '') throw new ThawError('invalid_request', 'cmd is empty');
+  const { cmd, args, cwd, env, user } = program;
+  return { cmd, args, cwd, env, user: user === '' ? 'root' : user, timeoutMs: timeoutSec * 1000, stdin };
+}
+
+/** Runs a program to its end; 30 s unless the request says otherwise, then `timeout`. */
+export function exec(host: Host, request: ExecRequest, signal: AbortSignal): Promise<guest.ExecResult> {
+  const timeoutSec = request.timeoutSec > 0 ? request.timeoutSec : UNARY_TIMEOUT_SEC;
+  const program = command(request, timeoutSec, false);
+  return host.registry
+    .get(request.sandboxId)
+    .call((machine, stopping) =>
+      guest.collect(machine.guest, program, request.stdin, AbortSignal.any([signal, stopping])),
+    );
+}
+
+/** Starts a program and yields its events. The caller leaving ends the program. */
+export async function* execStream(host: Host, request: ExecStreamRequest, signal: AbortSignal) {
+  const program = command(request, Math.max(0, request.timeoutSec), request.stdin);
+  const events = host.registry
+    .get(request.sandboxId)
+    .callStream((machine, stopping) =>
+      guest.stream(machine.guest, program, AbortSignal.any([signal, stopping])),
+    );
+  for await (const event of events) yield serialise(event);
+}
+
+function serialise(event: guest.ExecEvent) {
+  switch (event.type) {
+    case 'start':
+      return { event: { case: 'start' as const, value: { pid: event.pid } } };
+    case 'stdout':
+    case 'stderr':
+      return {
+        event: { case: 'data' as const, value: { output: { case: event.type, value: event.data } } },
+      };
+    case 'end':
+      return {
+        event: { case: 'end' as const, value: { exitCode: event.exitCode, error: event.error } },
+      };
+  }
+}
+
+export function sendInput(host: Host, request: SendInputRequest): Promise<void> {
+  return host.registry
+    .get(request.sandboxId)
+    .call((machine) => guest.sendInput(machine.guest, request.pid, request.data, request.eof));
+}
+
+export function signalProcess(host: Host, request: SignalProcessRequest): Promise<void> {
+  return host.registry
+    .get(request.sandboxId)
+    .call((machine) => guest.sendSignal(machine.guest, request.pid, request.signal));
+}

@@ -1,0 +1,286 @@
+/**
+ * One running VM of a sandbox with everything it occupies: slot, keeper, VM, guest connection, and the builds it
+ * reads from. Ending it gives all of that back.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { BuildId, Machine as MachineFacts } from '@thaw/snapshot';
+import type { Build, Image } from '../build/build.ts';
+import { type Identity, init } from '../guest/control.ts';
+import { Guest } from '../guest/guest.ts';
+import type { Host } from '../host.ts';
+import { Keeper } from '../keeper/keeper.ts';
+import type { Slot } from '../network/pool.ts';
+import type { Steps } from '../os/step.ts';
+import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
+import type { Chain, Layer, Vm } from '../vmm/vmm.ts';
+import { SandboxPaths } from './paths.ts';
+import type { SandboxRecord } from './record.ts';
+
+/** An emulated guest needs seconds to boot; one that takes longer than this hangs. */
+const INIT_TIMEOUT_MS = 30_000;
+const MIB = 2 ** 20;
+
+interface Parts {
+  host: Host;
+  record: SandboxRecord;
+  slot: Slot;
+  keeper: Keeper;
+  vm: Vm;
+  guest: Guest;
+  boot: BootFiles;
+  base: BuildId;
+  /** Memory's parent; null until the first seal after a boot. */
+  memoryBase: BuildId | null;
+  top: number;
+  hold: Disposable;
+}
+
+export class Machine {
+  readonly slot: Slot;
+  readonly keeper: Keeper;
+  readonly vm: Vm;
+  readonly guest: Guest;
+  readonly boot: BootFiles;
+  /** The builds that disk and memory are laid over: the parents of the next seal. */
+  base: BuildId;
+  memoryBase: BuildId | null;
+  readonly #host: Host;
+  readonly #paths: SandboxPaths;
+  readonly #vcpus: number;
+  #top: number;
+  #hold: Disposable;
+  #ended: Promise<void> | undefined;
+
+  constructor(parts: Parts) {
+    this.#host = parts.host;
+    this.#paths = new SandboxPaths(parts.host.config, parts.record.id);
+    this.#vcpus = parts.record.vcpus;
+    this.slot = parts.slot;
+    this.keeper = parts.keeper;
+    this.vm = parts.vm;
+    this.guest = parts.guest;
+    this.boot = parts.boot;
+    this.base = parts.base;
+    this.memoryBase = parts.memoryBase;
+    this.#top = parts.top;
+    this.#hold = parts.hold;
+  }
+
+  /**
+   * Starts the VM on `build`: restored if it has memory, else booted. `hold` becomes the machine's, also when this
+   * throws; then nothing of the VM is left.
+   */
+  static async start(
+    host: Host,
+    steps: Steps,
+    verb: string,
+    record: SandboxRecord,
+    { build, hold }: { build: Build; hold: Disposable },
+  ): Promise<Machine> {
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => hold[Symbol.dispose]());
+    const paths = new SandboxPaths(host.config, record.id);
+    const boot =
+      build.manifest.machine === null
+        ? host.boot
+        : await findBootFiles(host.config.data, build.manifest.machine);
+    const slot = await steps.run(`${verb}:take-slot`, () => host.slots.take());
+    undo.defer(() => slot.release());
+    undo.defer(() => rm(paths.run, { recursive: true, force: true }));
+    const keeper = await steps.run(`${verb}:start-keeper`, () =>
+      Keeper.start(host.binaries.keeper, paths.run),
+    );
+    undo.defer(() => endKeeper(keeper));
+    await rm(paths.disk, { recursive: true, force: true });
+    await mkdir(paths.disk, { recursive: true, mode: 0o700 });
+    const vm = await steps.run(`${verb}:start-vm`, () =>
+      startVm(host, { record, paths, slot, keeper, boot, build }),
+    );
+    const guest = new Guest(slot.hostAddress, record.accessToken);
+    undo.defer(() => guest.close());
+    await steps.run(`${verb}:init`, () => initGuest(slot.hostAddress, record));
+    await steps.run(`${verb}:open-egress`, () => slot.openEgress());
+    const machine = new Machine({
+      host,
+      record,
+      slot,
+      keeper,
+      vm,
+      guest,
+      boot,
+      base: build.id,
+      memoryBase: build.memory === null ? null : build.id,
+      top: 0,
+      hold,
+    });
+    await steps.run(`${verb}:write-machine`, () => machine.save());
+    undo.move();
+    return machine;
+  }
+
+  /** What a restarted host agent needs to take this VM over. */
+  async save(): Promise<void> {
+    const state: MachineState = {
+      slot: this.slot.index,
+      base: this.base,
+      memoryBase: this.memoryBase,
+      top: this.#top,
+      kernel: this.boot.kernelSha,
+      initramfs: this.boot.initramfsSha,
+    };
+    await writeFile(`${this.#paths.machine}.new`, JSON.stringify(state), { mode: 0o600 });
+    await rename(`${this.#paths.machine}.new`, this.#paths.machine);
+  }
+
+  /** The stamps by which a host can tell whether it may restore what this VM's seal holds. */
+  get facts(): MachineFacts {
+    const { vmm, version, machine, cpuModel, accelerator, tscKhz } = this.#host.vmm.info;
+    return {
+      vmm,
+      vmm_version: version,
+      machine_type: machine,
+      cpu_model: cpuModel,
+      accelerator,
+      tsc_khz: tscKhz,
+      kernel: this.boot.kernelSha,
+      guest_agent: this.boot.initramfsSha,
+      preload: this.#host.binaries.preloadSha,
+      vcpus: this.#vcpus,
+    };
+  }
+
+  /** The layer that the guest writes to now, and the next one. */
+  get layer(): Layer {
+    return this.#paths.top(String(this.#top));
+  }
+
+  get nextLayer(): Layer {
+    return this.#paths.top(String(this.#top + 1));
+  }
+
+  /** After a rotation that was sealed as `build`: the next seal is laid over it. `hold` keeps it. */
+  async rebase(build: Build, hold: Disposable): Promise<void> {
+    await this.vm.memory.commit(chainOf(build.memory!));
+    await this.vm.disk.commit(chainOf(build.disk));
+    this.#hold[Symbol.dispose]();
+    this.#hold = hold;
+    this.base = build.id;
+    this.memoryBase = build.id;
+    this.#top += 1;
+    await this.save();
+    await this.#removeOtherLayers();
+  }
+
+  /** Takes a rotation back: the VM writes to its old layer again, and the next dump repeats this one's pages. */
+  async abort(): Promise<void> {
+    await this.vm.memory.abort();
+    await this.vm.disk.abort();
+    await this.#removeOtherLayers();
+  }
+
+  async #removeOtherLayers(): Promise<void> {
+    const { data, zeros } = this.layer;
+    for (const name of await readdir(this.#paths.disk)) {
+      const file = path.join(this.#paths.disk, name);
+      if (file !== data && file !== zeros) await rm(file, { force: true });
+    }
+  }
+
+  /** Ends the VM and gives everything back; a second call joins the first. */
+  end(): Promise<void> {
+    this.#ended ??= this.#end();
+    return this.#ended;
+  }
+
+  get isEnding(): boolean {
+    return this.#ended !== undefined;
+  }
+
+  async #end(): Promise<void> {
+    this.guest.close();
+    await endKeeper(this.keeper);
+    await rm(this.#paths.run, { recursive: true, force: true });
+    await rm(this.#paths.disk, { recursive: true, force: true });
+    this.#hold[Symbol.dispose]();
+    await this.slot.release();
+  }
+}
+
+/** The content of `machine.json`. */
+export interface MachineState {
+  slot: number;
+  base: BuildId;
+  memoryBase: BuildId | null;
+  top: number;
+  kernel: string;
+  initramfs: string;
+}
+
+export function chainOf(image: Image): Chain {
+  return { header: image.headerFile, builds: Object.fromEntries(image.sources) };
+}
+
+/** Tells the guest who it is; for a VM that knows already this is a repetition. */
+export async function initGuest(hostAddress: string, record: SandboxRecord): Promise<void> {
+  const identity: Identity = {
+    counter: record.counter,
+    sandboxId: record.id,
+    templateId: record.template,
+    accessToken: record.accessToken,
+    envVars: record.env,
+    hostname: record.id,
+    machineId: record.machineId,
+    entropy: randomBytes(64).toString('base64'),
+    defaultUser: 'root',
+    defaultWorkdir: '/root',
+  };
+  await init(hostAddress, identity, INIT_TIMEOUT_MS);
+}
+
+interface VmParts {
+  record: SandboxRecord;
+  paths: SandboxPaths;
+  slot: Slot;
+  keeper: Keeper;
+  boot: BootFiles;
+  build: Build;
+}
+
+function startVm(host: Host, { record, paths, slot, keeper, boot, build }: VmParts): Promise<Vm> {
+  const sizeBytes = record.diskMb * MIB;
+  const base = {
+    keeper,
+    uids: slot.uids,
+    netns: slot.netnsPath,
+    tapName: slot.tap,
+    vcpus: record.vcpus,
+    memoryMb: record.memoryMb,
+    kernel: boot.kernel,
+    initramfs: boot.initramfs,
+    cmdline: [],
+    tracker: host.config.tracker,
+    pagerState: paths.pagerState,
+    disk: {
+      sizeBytes,
+      top: paths.top('0'),
+      base: chainOf(build.disk),
+      grow: build.disk.header.size < sizeBytes,
+    },
+  };
+  return build.memory === null
+    ? host.vmm.boot({ kind: 'boot', ...base })
+    : host.vmm.restore({
+        kind: 'restore',
+        ...base,
+        memory: chainOf(build.memory),
+        vmstate: build.files.vmstate,
+      });
+}
+
+/** Ends a keeper with all its processes. */
+export async function endKeeper(keeper: Keeper): Promise<void> {
+  await keeper.end().catch(() => {});
+  keeper.close();
+}

@@ -1,0 +1,132 @@
+/**
+ * Freezes a running VM into a build: memory, disk and device state of one instant.
+ *
+ *   prepare ─► flush ─► stop ─► device state ‖ dirty memory ‖ disk rotation ─► (go on) ─► headers, checksums, fsync
+ *                        └────────────── frozen ──────────────┘                       ─► rename ─► head: sealed
+ *
+ * A step that fails before the head is renamed leaves the VM running as before, and what it had dumped is part of
+ * the next seal.
+ */
+import type { OpenBuild } from '../build/begin.ts';
+import { beginBuild } from '../build/begin.ts';
+import type { Build } from '../build/build.ts';
+import { commitHead, type Head } from '../build/head.ts';
+import { sealBuild } from '../build/seal.ts';
+import { prepare, thaw } from '../guest/control.ts';
+import type { Host } from '../host.ts';
+import type { Steps } from '../os/step.ts';
+import type { Machine } from './machine.ts';
+import type { SandboxRecord } from './record.ts';
+
+const PREPARE_TIMEOUT_MS = 500;
+const THAW_TIMEOUT_MS = 10_000;
+const MIB = 2 ** 20;
+
+export interface SealOptions {
+  verb: 'pause' | 'snapshot';
+  /** The VM runs on once its state is taken. */
+  goOn: boolean;
+  onThawed?: () => void;
+}
+
+export interface Sealed {
+  build: Build;
+  /** The sandbox's head before. */
+  before: Head | undefined;
+}
+
+/** Seals and points the sandbox's head at the build. Throws with the VM running and nothing changed. */
+export async function seal(
+  host: Host,
+  steps: Steps,
+  record: SandboxRecord,
+  machine: Machine,
+  { verb, goOn, onThawed }: SealOptions,
+): Promise<Sealed> {
+  await using open = await beginBuild(host.builds, steps, verb);
+  const frozen = new Frozen(machine, onThawed);
+  try {
+    const responsive = await steps.run(`${verb}:prepare`, () =>
+      prepare(machine.slot.hostAddress, PREPARE_TIMEOUT_MS),
+    );
+    if (!responsive) host.log.warn({ sandbox: record.id }, 'the guest did not freeze its processes in time');
+    await freeze(steps, verb, machine, open, frozen);
+    if (goOn) await steps.run(`${verb}:go-on`, () => frozen.thaw());
+    await steps.run(`${verb}:flush-layer`, () => machine.vm.disk.flush());
+    const build = await sealBuild(host.builds, steps, verb, open, {
+      memory: { sizeBytes: record.memoryMb * MIB, parent: machine.memoryBase, machine: machine.facts },
+      disk: { sizeBytes: record.diskMb * MIB, parent: machine.base, layer: machine.layer.data },
+      template: record.template,
+      guestUnresponsive: !responsive,
+    });
+    const owner = { kind: 'sandbox', id: record.id } as const;
+    const before = await commitHead(host.builds, steps, verb, owner, { build: build.id, facts: {} });
+    return { build, before };
+  } catch (error) {
+    await frozen.undo();
+    throw error;
+  }
+}
+
+async function freeze(
+  steps: Steps,
+  verb: string,
+  machine: Machine,
+  open: OpenBuild,
+  frozen: Frozen,
+): Promise<void> {
+  const { vm } = machine;
+  await steps.run(`${verb}:flush`, () => vm.disk.flush());
+  const started = performance.now();
+  await steps.run(`${verb}:stop`, () => frozen.stop());
+  const results = await Promise.allSettled([
+    steps.run(`${verb}:save`, () => vm.save(open.files.vmstate)),
+    steps.run(`${verb}:dump`, () =>
+      vm.memory.dump({ memfile: open.files.memfile, runs: open.files.memfileRuns }),
+    ),
+    steps.run(`${verb}:rotate`, () => frozen.rotate(open.files.rootfsRuns)),
+  ]);
+  steps.note('frozen', performance.now() - started);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+/** What has been done to a VM on the way to a seal, and the way back. */
+class Frozen {
+  readonly #machine: Machine;
+  readonly #onThawed: (() => void) | undefined;
+  #stopped = false;
+  #prepared = true;
+
+  constructor(machine: Machine, onThawed: (() => void) | undefined) {
+    this.#machine = machine;
+    this.#onThawed = onThawed;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#machine.vm.stop();
+  }
+
+  async rotate(runs: string): Promise<void> {
+    await this.#machine.vm.disk.rotate(this.#machine.nextLayer, runs);
+  }
+
+  /** The VM runs on with the right time. */
+  async thaw(): Promise<void> {
+    if (this.#stopped) await this.#machine.vm.goOn();
+    this.#stopped = false;
+    if (this.#prepared) await thaw(this.#machine.slot.hostAddress, THAW_TIMEOUT_MS);
+    this.#prepared = false;
+    this.#onThawed?.();
+  }
+
+  /** The VM runs on as if nothing had been asked. A VM that can't is lost: ended, and the sandbox becomes `error`. */
+  async undo(): Promise<void> {
+    try {
+      await this.#machine.abort();
+      await this.thaw();
+    } catch {
+      await this.#machine.vm.kill().catch(() => {});
+    }
+  }
+}

@@ -1,0 +1,19 @@
+/** Removes a snapshot template; sandboxes that page from its build keep it. */
+import { ThawError } from '@thaw/api';
+import { readHead, removeHead } from '../build/head.ts';
+import { releaseBuild } from '../build/release.ts';
+import { type Host, newSteps } from '../host.ts';
+import { templateFacts } from './facts.ts';
+
+export async function deleteTemplate(host: Host, id: string): Promise<void> {
+  const steps = newSteps(host);
+  const owner = { kind: 'template', id } as const;
+  const head = await readHead(host.builds, owner);
+  if (head === undefined) throw new ThawError('not_found', 'no such template');
+  if (templateFacts(head.facts).type === 'base') {
+    throw new ThawError('conflict', 'a base template can not be deleted');
+  }
+  await removeHead(host.builds, steps, 'delete', owner);
+  const { refused } = await releaseBuild(host.builds, steps, 'delete', head.build);
+  if (refused !== undefined) host.log.warn({ template: id, err: refused }, 'builds were kept');
+}
