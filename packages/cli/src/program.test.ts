@@ -7,7 +7,6 @@ import os from 'node:os';
 import path from 'node:path';
 import { buffer, text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
-import { ThrowawayCluster } from '../../control-plane/src/db/throwaway.ts';
 import { TestPlane, until } from '../../control-plane/src/testing.ts';
 
 const MAIN = path.join(import.meta.dirname, 'main.ts');
@@ -19,20 +18,17 @@ interface Result {
 }
 
 describe('the command line', { concurrency: 4 }, () => {
-  let cluster: ThrowawayCluster;
   let plane: TestPlane;
   let folder: string;
   let id: string;
 
   before(async () => {
-    cluster = await ThrowawayCluster.start();
-    plane = await TestPlane.start(cluster);
+    plane = await TestPlane.start();
     folder = mkdtempSync(path.join(os.tmpdir(), 'thaw-cli-'));
     id = await plane.createSandbox({ metadata: { of: 'the suite' } });
   });
   after(async () => {
     await plane?.[Symbol.asyncDispose]();
-    await cluster?.[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true, force: true });
   });
 
@@ -161,7 +157,7 @@ describe('the command line', { concurrency: 4 }, () => {
   });
 
   test('Ctrl-C during create removes what is made meanwhile', async () => {
-    await using own = await TestPlane.start(cluster);
+    await using own = await TestPlane.start({ cluster: plane.cluster });
     const release = own.agent.hold('createSandbox');
     const child = start(['sandbox', 'create'], { THAW_URL: own.url, THAW_API_KEY: own.key });
     await until(async () => (await own.ask('GET', '/v1/sandboxes?status=pending')).body.length === 1);

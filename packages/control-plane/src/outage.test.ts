@@ -1,18 +1,14 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { ThrowawayCluster } from './db/throwaway.ts';
 import { TestPlane, until } from './testing.ts';
 
 describe('when a neighbour is away', () => {
-  let cluster: ThrowawayCluster;
   let test: TestPlane;
   before(async () => {
-    cluster = await ThrowawayCluster.start();
-    test = await TestPlane.start(cluster, { reconcileMs: 100 });
+    test = await TestPlane.start({ reconcileMs: 100 });
   });
   after(async () => {
     await test?.[Symbol.asyncDispose]();
-    await cluster?.[Symbol.asyncDispose]();
   });
 
   it('a database that crashes is 503, not 404, and a verb under way is written down afterwards', async () => {
@@ -20,7 +16,7 @@ describe('when a neighbour is away', () => {
     const release = test.agent.hold('pauseSandbox');
     const pausing = test.ask('POST', `/v1/sandboxes/${id}/pause`);
     await until(() => test.agent.calls.includes('pauseSandbox'));
-    await cluster.crash();
+    await test.cluster.crash();
     for (const [method, path, body] of [
       ['GET', `/v1/sandboxes/${id}`, undefined],
       ['GET', '/v1/sandboxes', undefined],
@@ -35,7 +31,7 @@ describe('when a neighbour is away', () => {
     }
     assert.equal((await test.ask('GET', '/healthz')).status, 200);
     release();
-    await cluster.restart();
+    await test.cluster.restart();
     const paused = await pausing;
     assert.equal(paused.status, 200, JSON.stringify(paused.body));
     assert.equal((await test.ask('GET', `/v1/sandboxes/${id}`)).body.status, 'paused');

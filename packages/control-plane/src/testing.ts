@@ -6,7 +6,7 @@ import { newApiKey } from '@thaw/api';
 import { pino } from 'pino';
 import { addKey } from './auth/key.ts';
 import type { Config } from './config.ts';
-import type { ThrowawayCluster } from './db/throwaway.ts';
+import { ThrowawayCluster } from './db/throwaway.ts';
 import { FakeAgent } from './host/fake-agent.ts';
 import { type ControlPlane, startControlPlane } from './start.ts';
 
@@ -18,6 +18,7 @@ export interface Answer {
 }
 
 export class TestPlane implements AsyncDisposable {
+  readonly cluster: ThrowawayCluster;
   readonly agent: FakeAgent;
   readonly config: Config;
   readonly key: string;
@@ -25,12 +26,14 @@ export class TestPlane implements AsyncDisposable {
   readonly #undo: AsyncDisposableStack;
 
   private constructor(
+    cluster: ThrowawayCluster,
     agent: FakeAgent,
     config: Config,
     key: string,
     running: ControlPlane,
     undo: AsyncDisposableStack,
   ) {
+    this.cluster = cluster;
     this.agent = agent;
     this.config = config;
     this.key = key;
@@ -38,12 +41,15 @@ export class TestPlane implements AsyncDisposable {
     this.#undo = undo;
   }
 
-  /** In a new database of `cluster`. Rounds of reconcile come only at the start, unless `reconcileMs` says otherwise. */
+  /**
+   * In a new database of `cluster`, or of one of its own. Rounds of reconcile come only at the start, unless
+   * `reconcileMs` says otherwise.
+   */
   static async start(
-    cluster: ThrowawayCluster,
-    options: { reconcileMs?: number; pingEveryMs?: number } = {},
+    options: { cluster?: ThrowawayCluster; reconcileMs?: number; pingEveryMs?: number } = {},
   ): Promise<TestPlane> {
     await using undo = new AsyncDisposableStack();
+    const cluster = options.cluster ?? undo.use(await ThrowawayCluster.start());
     const folder = mkdtempSync(join(tmpdir(), 'thaw-cp-'));
     undo.defer(() => rmSync(folder, { recursive: true, force: true }));
     const agent = undo.use(await new FakeAgent(join(folder, 'agent.sock')).listen());
@@ -58,8 +64,7 @@ export class TestPlane implements AsyncDisposable {
     const running = await startControlPlane(config, pino({ level: config.logLevel }), options);
     const key = newApiKey();
     await addKey(running.plane.db, key);
-    const test = new TestPlane(agent, config, key, running, undo.move());
-    return test;
+    return new TestPlane(cluster, agent, config, key, running, undo.move());
   }
 
   get url(): string {

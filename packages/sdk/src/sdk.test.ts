@@ -3,7 +3,6 @@ import { randomBytes } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
 import { ThawError } from '@thaw/api';
-import { ThrowawayCluster } from '../../control-plane/src/db/throwaway.ts';
 import { TestPlane, until } from '../../control-plane/src/testing.ts';
 import { type ExecStream, Thaw } from './index.ts';
 
@@ -16,19 +15,16 @@ async function collect(run: ExecStream): Promise<{ stdout: Buffer; stderr: Buffe
 }
 
 describe('the client', () => {
-  let cluster: ThrowawayCluster;
   let test: TestPlane;
   let thaw: Thaw;
   let id: string;
   before(async () => {
-    cluster = await ThrowawayCluster.start();
-    test = await TestPlane.start(cluster);
+    test = await TestPlane.start();
     thaw = new Thaw({ url: `${test.url}/`, key: test.key });
     id = (await thaw.sandboxes.create({ metadata: { a: 'b&c' } })).id;
   });
   after(async () => {
     await test?.[Symbol.asyncDispose]();
-    await cluster?.[Symbol.asyncDispose]();
   });
 
   it('drives a sandbox and its snapshots', async () => {

@@ -2,12 +2,12 @@
  * The embedded PostgreSQL: Debian's programs, a cluster in the data folder owned by a user of its own, reachable by
  * a Unix socket only. The control plane's user is known by its identity on the socket; there is no password.
  */
-import { spawn } from 'node:child_process';
 import { chmod, chown, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import { Daemon, type DaemonOptions } from './daemon.ts';
 import { POSTGRES_VERSIONS, type UpPaths } from './paths.ts';
+import { run } from './run.ts';
 import type { User } from './user.ts';
 
 const DATABASE = 'thaw';
@@ -124,27 +124,12 @@ async function accepts(cluster: string, pid: number): Promise<boolean> {
   return Number(lines[0]) === pid && lines[7]?.trim() === 'ready';
 }
 
-/** Runs a program to its end as `user`. Throws `internal` with what it printed when it fails. */
-function runAs(user: User, argv: [string, ...string[]], input = ''): Promise<void> {
-  const { uid, gid } = user;
-  const [file, ...args] = argv;
-  return new Promise((resolve, reject) => {
-    const child = spawn(file, args, { uid, gid, cwd: '/', env: environment(), stdio: 'pipe' });
-    let output = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.on('data', (chunk: Buffer) => {
-        output += chunk;
-      });
-    }
-    child.once('error', reject);
-    child.once('close', (code) => {
-      // A statement that fails in single-user mode is only printed.
-      if (code === 0 && !/^.*\b(ERROR|FATAL):/m.test(output)) return resolve();
-      reject(new ThawError('internal', `${path.basename(file)} failed: ${output.trim().slice(-2000)}`));
-    });
-    child.stdin.on('error', () => {});
-    child.stdin.end(input);
-  });
+/** Throws `internal` with what the program printed when it fails. */
+async function runAs(user: User, argv: [string, ...string[]], input = ''): Promise<void> {
+  const { code, output } = await run(user, argv, { env: environment(), input });
+  // A statement that fails in single-user mode is only printed.
+  if (code === 0 && !/^.*\b(ERROR|FATAL):/m.test(output)) return;
+  throw new ThawError('internal', `${path.basename(argv[0])} failed: ${output.trim().slice(-2000)}`);
 }
 
 function environment(): Record<string, string> {

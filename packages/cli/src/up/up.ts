@@ -2,7 +2,6 @@
  * `thaw up`: Thaw on this machine, in the foreground. PostgreSQL, host agent and control plane are processes of their
  * own, started again when they die; Ctrl-C stops them in reverse order and leaves the sandboxes running.
  */
-import { spawn } from 'node:child_process';
 import { chmod, mkdir, stat } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
 import type { Config } from '../config.ts';
@@ -13,6 +12,7 @@ import { keepKey } from './key.ts';
 import { logLine, parse } from './log.ts';
 import { keyFile, UpPaths } from './paths.ts';
 import { databaseUrl, startPostgres } from './postgres.ts';
+import { run } from './run.ts';
 import { findUser, type User } from './user.ts';
 
 export interface UpOptions {
@@ -121,24 +121,10 @@ async function startPlane(paths: UpPaths, user: User, env: Record<string, string
 }
 
 /** Makes the key valid in the database; it may be already. */
-function admitKey(paths: UpPaths, user: User, env: Record<string, string>, key: string): Promise<void> {
-  const { uid, gid } = user;
-  return new Promise((resolve, reject) => {
-    const child = spawn(paths.node, [paths.program('control-plane'), 'add-key'], { env, uid, gid, cwd: '/' });
-    let output = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.on('data', (chunk: Buffer) => {
-        output += chunk;
-      });
-    }
-    child.once('error', reject);
-    child.once('close', (code) => {
-      if (code === 0) return resolve();
-      reject(new ThawError('unavailable', `the database refused the API key: ${output.trim()}`));
-    });
-    child.stdin.on('error', () => {});
-    child.stdin.end(key);
-  });
+async function admitKey(paths: UpPaths, user: User, env: Record<string, string>, key: string): Promise<void> {
+  const argv = [paths.node, paths.program('control-plane'), 'add-key'] as const;
+  const { code, output } = await run(user, argv, { env, input: key });
+  if (code !== 0) throw new ThawError('unavailable', `the database refused the API key: ${output.trim()}`);
 }
 
 /** Other users must be able to pass through it; what is inside guards itself. */

@@ -3,7 +3,6 @@ import { once } from 'node:events';
 import { after, before, describe, it } from 'node:test';
 import { ThawError } from '@thaw/api';
 import { WebSocket } from 'ws';
-import { ThrowawayCluster } from '../db/throwaway.ts';
 import { TestPlane, until } from '../testing.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: a message is what the test says it is
@@ -46,17 +45,14 @@ class Stream {
 }
 
 describe('exec', () => {
-  let cluster: ThrowawayCluster;
   let test: TestPlane;
   let id: string;
   before(async () => {
-    cluster = await ThrowawayCluster.start();
-    test = await TestPlane.start(cluster, { pingEveryMs: 100 });
+    test = await TestPlane.start({ pingEveryMs: 100 });
     id = await test.createSandbox();
   });
   after(async () => {
     await test?.[Symbol.asyncDispose]();
-    await cluster?.[Symbol.asyncDispose]();
   });
 
   const path = (sandbox = id) => `/v1/sandboxes/${sandbox}/exec`;

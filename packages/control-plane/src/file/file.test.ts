@@ -4,21 +4,17 @@ import { once } from 'node:events';
 import { request } from 'node:http';
 import { connect } from 'node:net';
 import { after, before, describe, it } from 'node:test';
-import { ThrowawayCluster } from '../db/throwaway.ts';
 import { jsonOf, TestPlane, until } from '../testing.ts';
 
 describe('files', () => {
-  let cluster: ThrowawayCluster;
   let test: TestPlane;
   let id: string;
   before(async () => {
-    cluster = await ThrowawayCluster.start();
-    test = await TestPlane.start(cluster);
+    test = await TestPlane.start();
     id = await test.createSandbox();
   });
   after(async () => {
     await test?.[Symbol.asyncDispose]();
-    await cluster?.[Symbol.asyncDispose]();
   });
 
   const path = (verb: string, sandbox = id) => `/v1/sandboxes/${sandbox}/files/${verb}`;

@@ -4,20 +4,16 @@ import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
 import { newApiKey, ThawError } from '@thaw/api';
-import { ThrowawayCluster } from '../db/throwaway.ts';
 import { jsonOf, TestPlane } from '../testing.ts';
 import { methodsOf } from './methods.ts';
 
 describe('HTTP', () => {
-  let cluster: ThrowawayCluster;
   let test: TestPlane;
   before(async () => {
-    cluster = await ThrowawayCluster.start();
-    test = await TestPlane.start(cluster);
+    test = await TestPlane.start();
   });
   after(async () => {
     await test?.[Symbol.asyncDispose]();
-    await cluster?.[Symbol.asyncDispose]();
   });
 
   it('asks for a key everywhere but at the health paths', async () => {

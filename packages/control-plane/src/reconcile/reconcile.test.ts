@@ -4,7 +4,6 @@ import { isDeepStrictEqual } from 'node:util';
 import { create } from '@bufbuild/protobuf';
 import { type SandboxStatus, ThawError } from '@thaw/api';
 import { SandboxInfoSchema } from '@thaw/api/rpc';
-import { ThrowawayCluster } from '../db/throwaway.ts';
 import { findSandbox, moveSandbox } from '../sandbox/table.ts';
 import { TestPlane, until } from '../testing.ts';
 import { reconcile } from './loop.ts';
@@ -49,15 +48,12 @@ describe('the verdict on a row', () => {
 });
 
 describe('reconcile', () => {
-  let cluster: ThrowawayCluster;
   let test: TestPlane;
   before(async () => {
-    cluster = await ThrowawayCluster.start();
-    test = await TestPlane.start(cluster);
+    test = await TestPlane.start();
   });
   after(async () => {
     await test?.[Symbol.asyncDispose]();
-    await cluster?.[Symbol.asyncDispose]();
   });
 
   const statusOf = async (id: string): Promise<string> => {

@@ -2,19 +2,15 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { newApiKey, SANDBOX_ID, ThawError } from '@thaw/api';
 import { addKey } from '../auth/key.ts';
-import { ThrowawayCluster } from '../db/throwaway.ts';
 import { TestPlane, until } from '../testing.ts';
 
 describe('sandboxes', () => {
-  let cluster: ThrowawayCluster;
   let test: TestPlane;
   before(async () => {
-    cluster = await ThrowawayCluster.start();
-    test = await TestPlane.start(cluster);
+    test = await TestPlane.start();
   });
   after(async () => {
     await test?.[Symbol.asyncDispose]();
-    await cluster?.[Symbol.asyncDispose]();
   });
 
   it('go through create, get, exec, pause, resume and destroy', async () => {

@@ -1,19 +1,15 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { TEMPLATE_ID, ThawError } from '@thaw/api';
-import { ThrowawayCluster } from '../db/throwaway.ts';
 import { type Answer, TestPlane, until } from '../testing.ts';
 
 describe('snapshots', () => {
-  let cluster: ThrowawayCluster;
   let test: TestPlane;
   before(async () => {
-    cluster = await ThrowawayCluster.start();
-    test = await TestPlane.start(cluster);
+    test = await TestPlane.start();
   });
   after(async () => {
     await test?.[Symbol.asyncDispose]();
-    await cluster?.[Symbol.asyncDispose]();
   });
 
   const snapshot = (sandbox_id: string, name?: string, query = ''): Promise<Answer> =>
