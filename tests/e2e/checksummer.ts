@@ -1,0 +1,124 @@
+/**
+ * The judge of guest/checksummer.py: replays the same steps on buffers of its own.
+ *
+ * `stream(label, n)` is the first n bytes of SHAKE-128 of `SEED/label`. Page i of a region starts as zeros if
+ * i mod 4 = 3, else as `stream(fill/REGION/i, 4096)`. Step n takes four u32 from `stream(step/n, 16)`: where, kind,
+ * at, which. which mod 4 = 0 means the disk, else the memory; where mod size is the page. kind mod 4:
+ * 0, 1: `stream(content/n, 4096)`; 2: zeros; 3: `stream(content/n, 64)` at offset `at` mod 4032.
+ */
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { eventually, type TestThaw } from './harness.ts';
+
+const PAGE = 4096;
+const PARTIAL = 64;
+const SUM_BYTES = 4;
+const IN = '/tmp/checksummer.in';
+const OUT = '/tmp/checksummer.out';
+const FILE = '/root/checksummer.blocks';
+
+export interface ChecksummerOptions {
+  seed: string;
+  pages: number;
+  blocks: number;
+}
+
+export class Checksummer {
+  readonly #thaw: TestThaw;
+  readonly #id: string;
+  readonly #seed: string;
+  readonly #memory: Buffer;
+  readonly #disk: Buffer;
+  #steps = 0;
+
+  private constructor(thaw: TestThaw, id: string, { seed, pages, blocks }: ChecksummerOptions) {
+    this.#thaw = thaw;
+    this.#id = id;
+    this.#seed = seed;
+    this.#memory = this.#fill('memory', pages);
+    this.#disk = this.#fill('disk', blocks);
+  }
+
+  /** Starts it in a sandbox that has python3; it changes nothing before `go`. */
+  static async start(thaw: TestThaw, id: string, options: ChecksummerOptions): Promise<Checksummer> {
+    const judge = new Checksummer(thaw, id, options);
+    const program = await readFile(path.join(import.meta.dirname, 'guest/checksummer.py'));
+    await thaw.sdk.sandboxes.writeFile(id, '/root/checksummer.py', program);
+    const args = [options.seed, options.pages, options.blocks, FILE, IN, OUT].join(' ');
+    await thaw.sh(id, `setsid python3 /root/checksummer.py ${args} < /dev/null > /root/said 2>&1 &`);
+    await eventually(() => thaw.sh(id, `cat /root/said >&2; test -p ${OUT}`), 120_000);
+    return judge;
+  }
+
+  async go(): Promise<void> {
+    await this.#thaw.sh(this.#id, `echo go > ${IN}`);
+  }
+
+  /** Halts it and asserts that every page and block is what the steps make of it. Returns the steps so far. */
+  async check(message: string): Promise<number> {
+    const { stdout, stderr, exit_code, encoding } = await this.#thaw.sdk.sandboxes.exec(this.#id, {
+      cmd: 'sh',
+      args: ['-c', `cat /root/said >&2; echo halt > ${IN}; cat ${OUT}`],
+      timeout_sec: 120,
+    });
+    assert.deepEqual([exit_code, stderr, encoding], [0, '', 'base64'], message);
+    const answer = Buffer.from(stdout, 'base64');
+    const steps = Number(answer.readBigUInt64LE());
+    assert.ok(steps >= this.#steps, `${message}: ${this.#steps} steps became ${steps}`);
+    while (this.#steps < steps) this.#step(this.#steps++);
+    const wrong = differences(answer.subarray(8), this.#sums());
+    const memoryPages = this.#memory.length / PAGE;
+    const named = wrong.map((i) => (i < memoryPages ? `page ${i}` : `block ${i - memoryPages}`));
+    assert.deepEqual(named, [], `${message}: after ${steps} steps`);
+    return steps;
+  }
+
+  #stream(label: string, outputLength: number): Buffer {
+    return createHash('shake128', { outputLength }).update(`${this.#seed}/${label}`).digest();
+  }
+
+  #fill(region: string, count: number): Buffer {
+    const pages = Array.from({ length: count }, (_, i) =>
+      i % 4 === 3 ? Buffer.alloc(PAGE) : this.#stream(`fill/${region}/${i}`, PAGE),
+    );
+    return Buffer.concat(pages);
+  }
+
+  #step(number: number): void {
+    const numbers = this.#stream(`step/${number}`, 16);
+    const [where, kind, at, which] = [0, 4, 8, 12].map((offset) => numbers.readUInt32LE(offset)) as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    const region = which % 4 === 0 ? this.#disk : this.#memory;
+    const start = (where % (region.length / PAGE)) * PAGE;
+    if (kind % 4 < 2) this.#stream(`content/${number}`, PAGE).copy(region, start);
+    else if (kind % 4 === 2) region.fill(0, start, start + PAGE);
+    else this.#stream(`content/${number}`, PARTIAL).copy(region, start + (at % (PAGE - PARTIAL)));
+  }
+
+  #sums(): Buffer {
+    const sums: Buffer[] = [];
+    for (const region of [this.#memory, this.#disk]) {
+      for (let start = 0; start < region.length; start += PAGE) {
+        const page = region.subarray(start, start + PAGE);
+        sums.push(createHash('md5').update(page).digest().subarray(0, SUM_BYTES));
+      }
+    }
+    return Buffer.concat(sums);
+  }
+}
+
+function differences(found: Buffer, expected: Buffer): number[] {
+  assert.equal(found.length, expected.length);
+  const wrong: number[] = [];
+  for (let at = 0; at < found.length; at += SUM_BYTES) {
+    if (!found.subarray(at, at + SUM_BYTES).equals(expected.subarray(at, at + SUM_BYTES)))
+      wrong.push(at / SUM_BYTES);
+  }
+  return wrong;
+}

@@ -1,0 +1,70 @@
+/** Many pauses and resumes of a guest that changes its memory and disk all the time: nothing is lost, nothing grows. */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import path from 'node:path';
+import { after, before, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Checksummer } from './checksummer.ts';
+import { startThaw, type TestThaw } from './harness.ts';
+import { ownHost } from './own-host.ts';
+import { allocatedBelow, descriptors, type Traces } from './traces.ts';
+
+await ownHost(import.meta.filename);
+
+const ROUNDS = 20;
+/** Until then caches fill and connections settle. */
+const WARM_UP = 4;
+const SLOTS = 2;
+const seed = process.env.THAW_TEST_SEED ?? randomBytes(4).toString('hex');
+
+let thaw: TestThaw;
+before(async () => {
+  thaw = await startThaw({ env: { THAW_SLOT_POOL: String(SLOTS) } });
+});
+after(() => thaw?.stop());
+
+/** Everything Thaw keeps, its database left out. */
+async function stored(): Promise<number> {
+  const [all, database] = await Promise.all([
+    allocatedBelow(thaw.data),
+    allocatedBelow(path.join(thaw.data, 'postgres')),
+  ]);
+  return all - database;
+}
+
+it(`${ROUNDS} rounds of pause and resume lose nothing and leave nothing (seed ${seed})`, async () => {
+  const idle = await thaw.settledTraces((now) => now.namespaces === 1 + SLOTS);
+  assert.equal(idle.namespaces, 1 + SLOTS);
+  const template = await stored();
+  const { agent, plane } = await thaw.agentPids();
+  const open: { agent: number; plane: number }[] = [];
+
+  const { id } = await thaw.sdk.sandboxes.create({ template: 'base' });
+  const guest = await Checksummer.start(thaw, id, { seed, pages: 4096, blocks: 2048 });
+  await guest.check('before the first pause');
+  let before = 0;
+  let steps = 0;
+  for (let round = 0; round < ROUNDS; round++) {
+    await guest.go();
+    await sleep(200);
+    const { build } = await thaw.sdk.sandboxes.pause(id);
+    assert.ok(build);
+    const same = (now: Traces) => JSON.stringify(now) === JSON.stringify(idle);
+    assert.deepEqual(await thaw.settledTraces(same), idle, `round ${round}`);
+    const now = await stored();
+    if (round > 0) assert.equal(now - before, build.stored_bytes, `round ${round}`);
+    before = now;
+    open.push({ agent: await descriptors(agent), plane: await descriptors(plane) });
+    await thaw.sdk.sandboxes.resume(id);
+    const after = await guest.check(`round ${round}`);
+    assert.ok(after > steps, 'it does not run');
+    steps = after;
+  }
+  for (const daemon of ['agent', 'plane'] as const) {
+    const counts = open.map((count) => count[daemon]);
+    const [early, late] = [counts.slice(0, WARM_UP), counts.slice(WARM_UP)];
+    assert.ok(Math.max(...late) <= Math.max(...early), `descriptors of the ${daemon}: ${counts}`);
+  }
+  await thaw.sdk.sandboxes.delete(id);
+  assert.equal(await stored(), template);
+});
