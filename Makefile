@@ -22,4 +22,5 @@ vectors:
 	@sh scripts/setup.sh --check-only && node scripts/test.ts --only vectors
 
 generate:
-	@buf generate
+	@sh scripts/setup.sh --check-only
+	@buf generate && buf generate --template buf.gen.guest.yaml

@@ -1,19 +1,27 @@
-/** The rules of the tree that no linter knows: sizes, import directions, where SQL, paths and unsafe may stand. */
+/** The rules of the tree that no linter knows: sizes, import directions, where SQL and unsafe may stand, links of documents. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 
 const FILE_LINES_MAX = 500;
 
-/** Rust files that talk to the kernel. */
+/** The files that may hold unsafe code, each because it talks to the kernel or to a C library. */
 const UNSAFE_FILES = [
-  /^crates\/control\/src\/inherit\.rs$/,
-  /^crates\/pager\/src\/(uffd|mmap|pagemap|memory|sys)\.rs$/,
-  /^crates\/preload\/src\//,
-  /^crates\/keeper\/src\/(exec|sys)\.rs$/,
-  /^crates\/blockstore\/src\/sys\.rs$/,
-  /^crates\/envd\/src\/(kernel\/entropy|process\/launch)\.rs$/,
-  /^crates\/init\/src\/sys\.rs$/,
+  'crates/control/src/inherit.rs',
+  'crates/envd/src/kernel/entropy.rs',
+  'crates/envd/src/process/launch.rs',
+  'crates/keeper/src/exec.rs',
+  'crates/keeper/src/sys.rs',
+  'crates/pager/src/memory.rs',
+  'crates/pager/src/mmap.rs',
+  'crates/pager/src/pagemap.rs',
+  'crates/pager/src/uffd.rs',
+  'crates/preload/src/abort.rs',
+  'crates/preload/src/guest_memory.rs',
+  'crates/preload/src/handshake.rs',
+  'crates/preload/src/interpose.rs',
+  'crates/preload/src/lib.rs',
+  'crates/preload/src/uffd.rs',
 ];
 
 /** What a package may import from the others. */
@@ -26,14 +34,18 @@ const MAY_IMPORT: Record<string, string[]> = {
   cli: ['api', 'sdk'],
 };
 
+/** What is run, by a person or by another program, and not imported. */
+const PROGRAMS =
+  /(^|\/)main\.ts$|\.test\.ts$|^packages\/(api|sdk|snapshot)\/src\/(index|rpc)\.ts$|\/gen\/|^scripts\/|^guest\/build\.ts$|\/fixture\/crash\.ts$/;
+
 const BANNED_NAMES = /(^|\/)[^/]*(manager|service|utils|helpers|core)[^/]*\.(ts|rs)$/;
 const VERBS = ['create', 'pause', 'resume', 'snapshot', 'destroy'];
 
-function tracked(): string[] {
+function tracked(kinds: RegExp): string[] {
   const listed = spawnSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
     encoding: 'utf8',
   });
-  return listed.stdout.split('\n').filter((file) => /\.(ts|rs)$/.test(file) && existsSync(file));
+  return listed.stdout.split('\n').filter((file) => kinds.test(file) && existsSync(file));
 }
 
 function imports(text: string): string[] {
@@ -99,10 +111,59 @@ function cycles(files: string[]): string[] {
   return problems;
 }
 
+/** Modules that nothing imports. */
+function unused(files: string[]): string[] {
+  const modules = files.filter((name) => name.endsWith('.ts'));
+  const imported = new Set(
+    modules.flatMap((file) =>
+      imports(readFileSync(file, 'utf8')).map((target) => path.join(path.dirname(file), target)),
+    ),
+  );
+  return modules
+    .filter((file) => !imported.has(file) && !PROGRAMS.test(file))
+    .map((file) => `${file}: nothing imports it`);
+}
+
+function checkUnsafe(file: string, text: string): string[] {
+  if (/\/tests\//.test(file)) return [];
+  const holds = /\bunsafe\b/.test(text.replace(/\/\/.*$/gm, ''));
+  const named = UNSAFE_FILES.includes(file);
+  if (holds && !named) return [`${file}: unsafe stands only in the files that talk to the kernel`];
+  if (!holds && named) return [`${file}: named as a file with unsafe code, and has none`];
+  return [];
+}
+
+/** Links of a document to files that are not there, or to headings that a file does not have. */
+function deadLinks(file: string): string[] {
+  const prose = readFileSync(file, 'utf8').replace(/^```[\s\S]*?^```/gm, '');
+  const targets = [...prose.matchAll(/\]\(([^)\s]+)\)/g)].map((match) => match[1]!);
+  return targets
+    .filter((target) => !/^[a-z]+:/.test(target) && !existsTarget(path.dirname(file), target))
+    .map((target) => `${file}: links to ${target}, which is not there`);
+}
+
+function existsTarget(folder: string, target: string): boolean {
+  const [name = '', heading] = target.split('#');
+  const file = path.join(folder, name);
+  if (!existsSync(file)) return false;
+  if (heading === undefined) return true;
+  const headings = readFileSync(file, 'utf8').matchAll(/^#+ (.*)$/gm);
+  const slug = (text: string) =>
+    text
+      .toLowerCase()
+      .replace(/[^\w\- ]/g, '')
+      .replaceAll(' ', '-');
+  return [...headings].some((match) => slug(match[1]!) === heading);
+}
+
 /** Every broken rule as `file: what`. Run from the root of the repository. */
 export function tidy(): string[] {
-  const files = tracked();
-  const problems = cycles(files);
+  const files = tracked(/\.(ts|rs)$/);
+  const problems = [...cycles(files), ...unused(files), ...tracked(/\.md$/).flatMap(deadLinks)];
+  if (!existsSync('LICENSE')) problems.push('LICENSE is missing');
+  for (const named of UNSAFE_FILES.filter((name) => !existsSync(name))) {
+    problems.push(`${named}: named as a file with unsafe code, and is not there`);
+  }
   for (const file of files) {
     const text = readFileSync(file, 'utf8');
     const generated = file.includes('/gen/');
@@ -111,11 +172,7 @@ export function tidy(): string[] {
       problems.push(`${file}: ${lines} lines, the most is ${FILE_LINES_MAX}`);
     if (BANNED_NAMES.test(file)) problems.push(`${file}: named for a role, not for a noun or a verb`);
     if (file.endsWith('.ts') && !generated) problems.push(...checkTypeScript(file, text));
-    const unsafeAllowed =
-      UNSAFE_FILES.some((allowed) => allowed.test(file)) || /\/(tests|examples)\//.test(file);
-    if (file.endsWith('.rs') && !unsafeAllowed && /\bunsafe\b/.test(text.replace(/\/\/.*$/gm, ''))) {
-      problems.push(`${file}: unsafe stands only in the files that talk to the kernel`);
-    }
+    if (file.endsWith('.rs')) problems.push(...checkUnsafe(file, text));
   }
   return problems;
 }

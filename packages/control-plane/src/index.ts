@@ -1,2 +1,0 @@
-export { type Config, readConfig } from './config.ts';
-export { type ControlPlane, startControlPlane } from './start.ts';
