@@ -30,7 +30,8 @@ def fill(region, index):
     return bytes(PAGE) if index % 4 == 3 else stream(f"fill/{region}/{index}", PAGE)
 
 
-memory = mmap.mmap(-1, pages * PAGE)
+# Private: a shared mapping keeps what is given back.
+memory = mmap.mmap(-1, pages * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 for index in range(pages):
     memory[index * PAGE : (index + 1) * PAGE] = fill("memory", index)
 disk = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)

@@ -17,7 +17,7 @@ STRIDE = 1021
 
 count, file, commands, answers = sys.argv[1:]
 count = int(count)
-memory = mmap.mmap(-1, 2 * count * PAGE)
+memory = mmap.mmap(-1, 2 * count * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 # Aligned, as O_DIRECT wants it, and used again and again.
 block = mmap.mmap(-1, PAGE)
 random = open("/dev/urandom", "rb", buffering=0)
