@@ -19,7 +19,8 @@ export async function exec(
   options: ExecOptions,
 ): Promise<number> {
   const { interactive = false, timeout = 0, user, cwd, env } = options;
-  const [cmd = '', ...args] = argv;
+  // Options end at the id; a `--` that says so again is not a command.
+  const [cmd = '', ...args] = argv[0] === '--' ? argv.slice(1) : argv;
   const place = { ...(user && { user }), ...(cwd && { cwd }), ...(env && { env }) };
   const run = context
     .thaw()

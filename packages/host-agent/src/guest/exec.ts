@@ -25,6 +25,9 @@ export type ExecEvent =
   | { type: 'stderr'; data: Uint8Array }
   | { type: 'end'; exitCode: number; error: string };
 
+/** What the shells answer for a command that does not exist. */
+const EXIT_NOT_FOUND = 127;
+
 /** What the shells answer for a signal: 128 + its number. */
 const SIGNAL_EXIT: Record<string, number> = { 'signal: killed': 137, 'signal: terminated': 143 };
 
@@ -94,9 +97,17 @@ export async function* stream(
       }
     }
   } catch (error) {
-    throw translate(error);
+    if (!isMissingCommand(error)) throw translate(error);
+    yield { type: 'stderr', data: Buffer.from(`thaw: ${command.cmd}: command not found\n`) };
+    yield { type: 'end', exitCode: EXIT_NOT_FOUND, error: '' };
+    return;
   }
   throw new ThawError('agent_error', 'the guest agent ended the program without an exit code');
+}
+
+/** The guest agent refuses to start what is not there; callers expect what a shell answers. */
+function isMissingCommand(error: unknown): boolean {
+  return error instanceof ConnectError && /^command '.*' not found$/s.test(error.rawMessage);
 }
 
 export interface ExecResult {
