@@ -11,6 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { kernelCmdline } from '../packages/host-agent/src/vmm/qemu/argv.ts';
 import { guestDir, notBuilt } from './fixture.ts';
 import { run } from './run.ts';
 
@@ -96,11 +97,9 @@ function start(undo: AsyncDisposableStack, dir: string, devices: string[][]): Ch
 }
 
 const cmdline = await (async () => {
-  const parts = JSON.parse(await readFile(new URL('./cmdline.json', import.meta.url), 'utf8'));
   // A rate near the true one is enough here; the guest's clock runs off by the difference.
   const mhz = /^cpu MHz\s*: ([\d.]+)$/m.exec(await readFile('/proc/cpuinfo', 'utf8'))?.[1] ?? '2500';
-  const tscKhz = Math.round(Number(mhz) * 1000);
-  return [parts.always, parts.qemu, parts.emulated.replace('{tsc_khz}', tscKhz)].join(' ');
+  return kernelCmdline({ accelerator: 'tcg', tscKhz: Math.round(Number(mhz) * 1000), cmdline: [] }).join(' ');
 })();
 
 async function workDir(undo: AsyncDisposableStack): Promise<string> {

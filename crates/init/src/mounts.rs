@@ -32,7 +32,6 @@ const SYSTEM: &[Entry] = &[
     ("devpts", "/dev/pts", NO_SUID_EXEC, Some(c"mode=620,ptmxmode=666,gid=5")),
     ("tmpfs", "/dev/shm", NO_SUID_DEV, Some(c"mode=1777")),
     ("tmpfs", "/run", NO_SUID_DEV, Some(c"mode=755,size=20%")),
-    ("tmpfs", "/tmp", NO_SUID_DEV, Some(c"mode=1777")),
 ];
 
 const LINKS: &[(&str, &str)] = &[

@@ -76,14 +76,8 @@ export function argv(guest: Guest): string[] {
  * Without the counter's rate and `no_timer_check`, calibration against an emulated timer fails now and then and
  * the boot hangs for ever. With KVM neither is needed, and a guest keeps its mitigations.
  */
-function kernelCmdline(guest: Guest): string[] {
-  const emulated = [
-    `tsc_early_khz=${guest.tscKhz}`,
-    'tsc=reliable',
-    'no_timer_check',
-    'mitigations=off',
-    'nokaslr',
-  ];
+export function kernelCmdline(guest: Pick<Guest, 'accelerator' | 'tscKhz' | 'cmdline'>): string[] {
+  const emulated = [`tsc_early_khz=${guest.tscKhz}`, 'tsc=reliable', 'no_timer_check', 'mitigations=off'];
   return [
     'console=ttyS0',
     'reboot=t',
@@ -97,7 +91,6 @@ function kernelCmdline(guest: Guest): string[] {
     'apparmor=0',
     'cryptomgr.notests',
     'raid=noautodetect',
-    'nomodule_sig',
     'rcupdate.rcu_expedited=1',
     'pci=off',
     // Huge pages make a small write a large dirty one.
