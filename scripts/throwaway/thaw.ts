@@ -26,10 +26,10 @@ export interface ThrowawayOptions {
 
 export class ThrowawayThaw implements AsyncDisposable {
   url = '';
+  key = '';
   readonly #options: ThrowawayOptions;
   readonly #folder: string;
   readonly #lines: string[] = [];
-  #key = '';
   #instance = '';
   #up: ChildProcess | undefined;
   #undo = new AsyncDisposableStack();
@@ -125,7 +125,7 @@ export class ThrowawayThaw implements AsyncDisposable {
     if (ready === undefined) throw new Error(`thaw up did not start: ${this.#lastWords()}`);
     const { url, key, data } = JSON.parse(ready) as { url: string; key: string; data: string };
     this.url = url;
-    this.#key = key;
+    this.key = key;
     this.#instance = await instanceOf(data);
   }
 
@@ -133,7 +133,7 @@ export class ThrowawayThaw implements AsyncDisposable {
     const response = await fetch(`${this.url}${where}`, {
       method,
       headers: {
-        'X-API-Key': this.#key,
+        'X-API-Key': this.key,
         ...(body !== undefined && { 'Content-Type': 'application/json' }),
       },
       ...(body !== undefined && { body: JSON.stringify(body) }),

@@ -1,0 +1,159 @@
+/** Boot, pause, resume and spawn, until the first command has answered; what a pause costs, beside dumping everything. */
+import { execFile } from 'node:child_process';
+import fs from 'node:fs/promises';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import type { Sandbox } from '@thaw/api';
+import type { Thaw } from '@thaw/sdk';
+import { type Figure, figure } from './figure.ts';
+import { fullDump } from './full-dump.ts';
+
+const TEMPLATE = 'bench';
+const BARS = { bootMs: 2500, resumeMs: 350, frozenMs: 100 };
+const MIB = 2 ** 20;
+const run = promisify(execFile);
+
+interface Measured {
+  boot: number[];
+  resume: number[];
+  resumeCall: number[];
+  spawn: number[];
+  pauseCall: number[];
+  frozen: number[];
+  stored: number[];
+  rotate: number[];
+  dumpMs: number[];
+  dumpBytes: number[];
+  copy: number[];
+}
+
+export interface LifecycleOptions {
+  thaw: Thaw;
+  rounds: number;
+  /** For files of the alternatives; on the disk of Thaw's data. */
+  scratch: string;
+  /** The root image that sandboxes start from. */
+  image: string;
+  progress: (text: string) => void;
+}
+
+export async function lifecycle(options: LifecycleOptions): Promise<Figure[]> {
+  const { thaw, rounds, progress } = options;
+  const measured: Measured = {
+    boot: [],
+    resume: [],
+    resumeCall: [],
+    spawn: [],
+    pauseCall: [],
+    frozen: [],
+    stored: [],
+    rotate: [],
+    dumpMs: [],
+    dumpBytes: [],
+    copy: [],
+  };
+  const source = await thaw.sandboxes.create();
+  await answer(thaw, source);
+  await thaw.snapshots.create(source.id, { name: TEMPLATE });
+  await thaw.sandboxes.delete(source.id);
+  for (let round = 1; round <= rounds; round++) {
+    progress(`boot, pause, resume, spawn: round ${round} of ${rounds}`);
+    await oneRound(options, measured);
+  }
+  await thaw.snapshots.delete(TEMPLATE);
+  return figures(measured);
+}
+
+async function oneRound({ thaw, scratch, image }: LifecycleOptions, measured: Measured): Promise<void> {
+  const boot = await timed(async () => firstAnswer(thaw, await thaw.sandboxes.create()));
+  measured.boot.push(boot.ms);
+  const { id } = boot.result;
+  await dump(thaw, id, scratch, measured);
+  // The first pause stores what the boot wrote; those after it what has changed since.
+  await thaw.sandboxes.pause(id);
+  for (let again = 0; again < 2; again++) {
+    const resume = await timed(() => thaw.sandboxes.resume(id));
+    const first = await timed(() => firstAnswer(thaw, resume.result));
+    measured.resumeCall.push(resume.ms);
+    measured.resume.push(resume.ms + first.ms);
+    const pause = await timed(() => thaw.sandboxes.pause(id));
+    const { build, timings_ms } = pause.result;
+    measured.pauseCall.push(pause.ms);
+    measured.frozen.push(step(timings_ms, 'frozen'));
+    measured.rotate.push(step(timings_ms, 'pause:rotate'));
+    measured.stored.push(build!.stored_bytes / MIB);
+  }
+  const spawn = await timed(async () =>
+    firstAnswer(thaw, await thaw.sandboxes.create({ template: TEMPLATE })),
+  );
+  measured.spawn.push(spawn.ms);
+  await thaw.sandboxes.delete(spawn.result.id);
+  await thaw.sandboxes.delete(id);
+  measured.copy.push((await timed(() => copyWhole(image, path.join(scratch, 'disk')))).ms);
+}
+
+async function dump(thaw: Thaw, id: string, scratch: string, measured: Measured): Promise<void> {
+  const { pids, memory_bytes } = await thaw.sandboxes.stats(id);
+  const file = path.join(scratch, 'memory');
+  const { ms, bytes } = fullDump(pids.vmm!, memory_bytes, file);
+  await fs.rm(file);
+  measured.dumpMs.push(ms);
+  measured.dumpBytes.push(bytes / MIB);
+}
+
+/** Everything but holes, to the page cache. */
+async function copyWhole(from: string, to: string): Promise<void> {
+  await run('/bin/cp', ['--sparse=auto', '--reflink=never', from, to]);
+  await fs.rm(to);
+}
+
+function figures(measured: Measured): Figure[] {
+  const { boot, resume, resumeCall, spawn, pauseCall, frozen, stored, rotate, dumpMs, dumpBytes, copy } =
+    measured;
+  return [
+    figure('boot to first answer', { unit: 'ms', values: boot, bar: BARS.bootMs }),
+    figure('resume to first answer (or boot)', {
+      unit: 'ms',
+      values: resume,
+      baseline: boot,
+      bar: BARS.resumeMs,
+    }),
+    figure('resume call alone', { unit: 'ms', values: resumeCall }),
+    figure('template spawn to first answer (or boot)', { unit: 'ms', values: spawn, baseline: boot }),
+    figure('frozen by a later idle pause (or full dump + filter)', {
+      unit: 'ms',
+      values: frozen,
+      baseline: dumpMs,
+      bar: BARS.frozenMs,
+    }),
+    figure('pause call alone', { unit: 'ms', values: pauseCall }),
+    figure('stored by a later idle pause (or full dump + filter)', {
+      unit: 'MiB',
+      values: stored,
+      baseline: dumpBytes,
+    }),
+    figure('disk rotation (or copying the disk)', { unit: 'ms', values: rotate, baseline: copy }),
+  ];
+}
+
+async function firstAnswer(thaw: Thaw, sandbox: Sandbox): Promise<Sandbox> {
+  await answer(thaw, sandbox);
+  return sandbox;
+}
+
+async function answer(thaw: Thaw, { id }: Sandbox): Promise<void> {
+  const { stdout } = await thaw.sandboxes.exec(id, { cmd: 'echo', args: ['hello'] });
+  if (stdout !== 'hello\n') throw new Error(`the guest answered ${JSON.stringify(stdout)}`);
+}
+
+function step(timings: Record<string, number> | undefined, name: string): number {
+  const ms = timings?.[name];
+  if (ms === undefined) throw new Error(`the answer has no time for ${name}`);
+  return ms;
+}
+
+export async function timed<T>(action: () => Promise<T>): Promise<{ ms: number; result: T }> {
+  const started = performance.now();
+  const result = await action();
+  return { ms: performance.now() - started, result };
+}
