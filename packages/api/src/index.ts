@@ -2,6 +2,5 @@ export * from './bytes.ts';
 export * from './errors.ts';
 export * from './exec.ts';
 export * from './ids.ts';
-export * from './rpc.ts';
 export * from './sandbox.ts';
 export * from './template.ts';

@@ -1,6 +1,7 @@
 /** HostAgentService: parses a call, runs the verb, serialises what it did. No decisions here. */
 import { ConnectError, type ConnectRouter, type HandlerContext, type ServiceImpl } from '@connectrpc/connect';
-import { HostAgentService, ThawError, toConnectError } from '@thaw/api';
+import { ThawError } from '@thaw/api';
+import { HostAgentService, toConnectError } from '@thaw/api/rpc';
 import type { Host } from '../host.ts';
 import { create } from '../sandbox/create.ts';
 import { destroy } from '../sandbox/destroy.ts';

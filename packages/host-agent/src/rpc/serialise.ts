@@ -1,6 +1,6 @@
 /** The host's objects as RPC messages. */
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { GetHostResponseSchema, SandboxInfoSchema, TemplateSchema } from '@thaw/api';
+import type { GetHostResponseSchema, SandboxInfoSchema, TemplateSchema } from '@thaw/api/rpc';
 import type { BuildSize } from '../build/measure.ts';
 import type { Host } from '../host.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';

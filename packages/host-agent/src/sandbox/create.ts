@@ -3,7 +3,8 @@
  * own. When a step fails, nothing of the sandbox is left.
  */
 import { randomBytes } from 'node:crypto';
-import { type CreateSandboxRequest, SANDBOX_ID, ThawError } from '@thaw/api';
+import { SANDBOX_ID, ThawError } from '@thaw/api';
+import type { CreateSandboxRequest } from '@thaw/api/rpc';
 import { type Acquired, acquireHead } from '../build/acquire.ts';
 import { commitHead, removeHead } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';

@@ -1,6 +1,7 @@
 /** Runs programs in a sandbox. */
-import type { ExecRequest, ExecStreamRequest, SendInputRequest, SignalProcessRequest } from '@thaw/api';
+
 import { ThawError } from '@thaw/api';
+import type { ExecRequest, ExecStreamRequest, SendInputRequest, SignalProcessRequest } from '@thaw/api/rpc';
 import * as guest from '../guest/exec.ts';
 import type { Host } from '../host.ts';
 
