@@ -203,11 +203,16 @@ export class TestThaw {
     await this.start();
   }
 
+  /** Every sandbox that there is, in whatever state. */
+  async destroyAll(): Promise<void> {
+    const found = await Array.fromAsync(this.sdk.sandboxes.list({ status: ALL_BUT_STOPPED }));
+    await Promise.all(found.map(({ id }) => this.sdk.sandboxes.delete(id)));
+  }
+
   /** Destroys every sandbox, stops Thaw and asserts that the host is as it was before. */
   async stop(): Promise<void> {
     try {
-      for await (const { id } of this.sdk.sandboxes.list({ status: ALL_BUT_STOPPED }))
-        await this.sdk.sandboxes.delete(id);
+      await this.destroyAll();
       await this.#interrupt();
       assert.deepEqual(await this.leftovers(), []);
     } finally {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { SandboxStatus } from '@thaw/api';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
@@ -13,10 +13,11 @@ await ownHost(import.meta.filename);
 
 const SLOTS = 2;
 const ROLES = ['vmm', 'pager', 'blockstore', 'keeper'];
-/** Counts five times a second, and says under which name it was started. */
+/** Starts what counts five times a second. */
 const COUNTER = `
-  echo $$ > /tmp/counter.pid
-  n=0; while :; do n=$((n+1)); echo $n > /tmp/counter; sleep 0.2; done`;
+  count='n=0; while :; do n=$((n+1)); echo $n > /tmp/counter; sleep 0.2; done'
+  setsid sh -c "$count" < /dev/null > /dev/null 2>&1 &
+  echo $! > /tmp/counter.pid`;
 
 describe('a sandbox', () => {
   let thaw: TestThaw;
@@ -30,6 +31,8 @@ describe('a sandbox', () => {
     assert.equal(idle.namespaces, 1 + SLOTS, thaw.log());
     idleBuilds = await builds();
   });
+  // One that failed leaves nothing to the next.
+  afterEach(() => thaw.destroyAll());
   after(() => thaw?.stop());
 
   const builds = async () => (await readdir(path.join(thaw.data, 'builds'))).toSorted();
@@ -67,7 +70,7 @@ describe('a sandbox', () => {
       id,
       'head -c 8000000 /dev/urandom > /dev/shm/random; md5sum /dev/shm/random > /dev/shm/sum',
     );
-    await thaw.sh(id, `(${COUNTER}) < /dev/null > /dev/null 2>&1 &`);
+    await thaw.sh(id, COUNTER);
     await eventually(() => thaw.sh(id, 'test "$(cat /tmp/counter)" -gt 2'));
     const { pids } = await stats(id);
     assert.deepEqual(Object.keys(pids).toSorted(), ROLES.toSorted());
@@ -189,7 +192,7 @@ describe('a sandbox', () => {
     const [running, paused] = [await create(), await create()];
     await thaw.sh(paused, 'echo here > /root/file');
     await pause(paused.id);
-    await thaw.sh(running, `(${COUNTER}) < /dev/null > /dev/null 2>&1 &`);
+    await thaw.sh(running, COUNTER);
     const { pids } = await stats(running.id);
     await thaw.restart();
     assert.equal(await status(running.id), 'running');

@@ -41,7 +41,8 @@ export async function traces(runDir: string): Promise<Traces> {
     ]);
   return {
     processes,
-    mounts: mounts.trim().split('\n').length,
+    // Those of namespaces are counted below; other people's come and go.
+    mounts: mounts.split('\n').filter((line) => line !== '' && !line.includes(' - nsfs ')).length,
     namespaces: namespaces.length,
     links: links.length,
     nftTables: nft.tables,
