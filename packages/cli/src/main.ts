@@ -5,7 +5,6 @@ import { connect, readConfig } from './config.ts';
 import { Interrupted } from './context.ts';
 import { buildProgram } from './program.ts';
 import { chooseProgress } from './progress.ts';
-import { up } from './up/up.ts';
 
 const EXIT = { error: 1, usage: 2, interrupted: 130 } as const;
 
@@ -23,8 +22,10 @@ const program = buildProgram({
     asJson = json;
     return { thaw: () => connect(config), json, progress: chooseProgress(json), signal: controller.signal };
   },
-  up({ json = false, verbose = false }) {
+  async up({ json = false, verbose = false }) {
     asJson = json;
+    // The other commands need nothing of it.
+    const { up } = await import('./up/up.ts');
     const options = { config, env: process.env, json, verbose: verbose || !process.stderr.isTTY };
     return up({ ...options, progress: chooseProgress(json), signal: controller.signal });
   },
