@@ -38,7 +38,7 @@ async function main(): Promise<void> {
   const vmm = await qemuKit({
     binaries,
     accelerator: 'auto',
-    probe: { kernel: boot.kernel, cache: path.join(config.data, 'kvm-probe.json') },
+    probe: { kernel: boot.kernel, cache: '/run/thaw.kvm-probe.json' },
   });
   log.info(vmm.info, 'virtual machines');
 

@@ -62,29 +62,38 @@ function post(host: string, path: string, body: unknown, timeoutMs: number): Pro
   });
 }
 
-/**
- * Gives the VM its identity, entropy and clock; its users' processes run only afterwards. Tries until
- * `deadlineMs` (from now) is over: a VM that is still starting answers late or not at all.
- */
-export async function init(host: string, identity: Identity, deadlineMs: number): Promise<void> {
+/** Asks until the guest answers; every request of this port may be repeated. Throws `timeout`. */
+async function ask(host: string, path: string, body: () => object, deadlineMs: number): Promise<Answer> {
   const deadline = performance.now() + deadlineMs;
-  for (;;) {
+  for (let failure: unknown; ; ) {
     const left = deadline - performance.now();
-    if (left <= 0) throw new ThawError('timeout', 'the guest did not answer in time');
-    const body = { ...identity, timestamp: new Date().toISOString() };
-    const answer = await post(host, '/init', body, left).catch((error: Error) => error);
-    if (!(answer instanceof Error)) {
-      if (answer.status === 204) return;
-      throw new ThawError('agent_error', 'the guest refused its identity', { cause: answer });
+    if (left <= 0) {
+      throw new ThawError('timeout', 'the guest did not answer in time', { cause: failure });
+    }
+    try {
+      return await post(host, path, body(), left);
+    } catch (error) {
+      failure = error;
     }
     await sleep(5);
   }
 }
 
+/**
+ * Gives the VM its identity, entropy and clock; its users' processes run only afterwards. A VM that is still
+ * starting has `deadlineMs` (from now).
+ */
+export async function init(host: string, identity: Identity, deadlineMs: number): Promise<void> {
+  const body = () => ({ ...identity, timestamp: new Date().toISOString() });
+  const answer = await ask(host, '/init', body, deadlineMs);
+  if (answer.status !== 204)
+    throw new ThawError('agent_error', 'the guest refused its identity', { cause: answer });
+}
+
 /** Syncs the guest's disk and freezes its users' processes; false when it did not manage in `timeoutMs`. */
 export async function prepare(host: string, timeoutMs: number): Promise<boolean> {
   try {
-    const answer = await post(host, '/prepare', {}, timeoutMs);
+    const answer = await ask(host, '/prepare', () => ({}), timeoutMs);
     return answer.status === 200 && (JSON.parse(answer.body) as { frozen?: boolean }).frozen === true;
   } catch {
     return false;
@@ -93,6 +102,6 @@ export async function prepare(host: string, timeoutMs: number): Promise<boolean>
 
 /** Lets the users' processes go on with the right time. */
 export async function thaw(host: string, timeoutMs: number): Promise<void> {
-  const answer = await post(host, '/thaw', { timestamp: new Date().toISOString() }, timeoutMs);
+  const answer = await ask(host, '/thaw', () => ({ timestamp: new Date().toISOString() }), timeoutMs);
   if (answer.status !== 204) throw new ThawError('agent_error', 'the guest did not thaw', { cause: answer });
 }

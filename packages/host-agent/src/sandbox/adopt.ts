@@ -17,7 +17,7 @@ import type { SandboxRecord } from './record.ts';
 import { Sandbox, type SandboxState } from './sandbox.ts';
 import { watch } from './watch.ts';
 
-const THAW_TIMEOUT_MS = 10_000;
+const THAW_TIMEOUT_MS = 30_000;
 
 export interface Survivor {
   record: SandboxRecord;

@@ -19,7 +19,8 @@ import type { Machine } from './machine.ts';
 import type { SandboxRecord } from './record.ts';
 
 const PREPARE_TIMEOUT_MS = 500;
-const THAW_TIMEOUT_MS = 10_000;
+/** As long as a guest may take to answer at all. */
+const THAW_TIMEOUT_MS = 30_000;
 const MIB = 2 ** 20;
 
 export interface SealOptions {
