@@ -160,16 +160,31 @@ export class Machine {
     return this.#paths.top(String(this.#top + 1));
   }
 
-  /** After a rotation that was sealed as `build`: the next seal is laid over it. `hold` keeps it. */
+  /**
+   * After a rotation that was sealed as `build`: the next seal is laid over it. `hold` keeps it. When this throws,
+   * the VM stands on what it had taken over until then, and nothing is lost.
+   */
   async rebase(build: Build, hold: Disposable): Promise<void> {
-    await this.vm.memory.commit(chainOf(build.memory!));
-    await this.vm.disk.commit(chainOf(build.disk));
-    this.#hold[Symbol.dispose]();
+    const before = this.#hold;
+    const both = new DisposableStack();
+    both.use(before);
+    both.use(hold);
+    this.#hold = both;
+    try {
+      await this.vm.memory.commit(chainOf(build.memory!));
+      this.memoryBase = build.id;
+      await this.vm.disk.commit(chainOf(build.disk));
+      this.base = build.id;
+      this.#top += 1;
+      await this.save();
+    } catch (error) {
+      await this.abort();
+      await this.save();
+      throw error;
+    }
+    both.move();
     this.#hold = hold;
-    this.base = build.id;
-    this.memoryBase = build.id;
-    this.#top += 1;
-    await this.save();
+    before[Symbol.dispose]();
     await this.#removeOtherLayers();
   }
 
