@@ -3,12 +3,13 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { rustTarget } from './rust-target.ts';
 import { tidy } from './tidy.ts';
 
 const root = path.join(import.meta.dirname, '..');
 process.chdir(root);
 
-const target = 'x86_64-unknown-linux-musl';
+const { target, env } = rustTarget();
 let failed = 0;
 
 function check(name: string, problems: string[]): void {
@@ -17,8 +18,12 @@ function check(name: string, problems: string[]): void {
   if (problems.length > 0) failed += 1;
 }
 
-function command(name: string, argv: string[]): void {
-  const result = spawnSync(argv[0]!, argv.slice(1), { encoding: 'utf8', maxBuffer: 64 * 2 ** 20 });
+function command(name: string, argv: string[], environment = process.env): void {
+  const result = spawnSync(argv[0]!, argv.slice(1), {
+    encoding: 'utf8',
+    maxBuffer: 64 * 2 ** 20,
+    env: environment,
+  });
   const output = `${result.stdout ?? ''}${result.stderr ?? ''}`.trim();
   check(name, result.status === 0 ? [] : [`${argv.join(' ')} failed`, ...output.split('\n').slice(-60)]);
 }
@@ -50,21 +55,25 @@ function generated(): string[] {
 command('formatting and lint (biome)', ['biome', 'ci', '--colors=off', '--error-on-warnings', '.']);
 command('types (tsc)', ['tsc', '-p', '.']);
 command('formatting (rustfmt)', ['cargo', 'fmt', '--all', '--check']);
-command('lint (clippy)', [
-  'cargo',
-  'clippy',
-  '--release',
-  '--locked',
-  '--target',
-  target,
-  '--workspace',
-  '--exclude',
-  'thaw-preload',
-  '--all-targets',
-  '--',
-  '-D',
-  'warnings',
-]);
+command(
+  'lint (clippy)',
+  [
+    'cargo',
+    'clippy',
+    '--release',
+    '--locked',
+    '--target',
+    target,
+    '--workspace',
+    '--exclude',
+    'thaw-preload',
+    '--all-targets',
+    '--',
+    '-D',
+    'warnings',
+  ],
+  env,
+);
 command('lint of the preload (clippy)', [
   'cargo',
   'clippy',

@@ -37,9 +37,6 @@ if ! [ -x node_modules/.bin/node ] || [ package-lock.json -nt node_modules/.pack
   npm ci --no-audit --no-fund >&2
 fi
 
-# Formatting, types and the format's vectors need no guest and no prefix.
-[ "${1:-}" != --check-only ] || exit 0
-
 target=x86_64-unknown-linux-musl
 flags=
 if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ] && ! rustup target add "$target" >&2; then
@@ -47,6 +44,10 @@ if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ] && ! rustup target ad
   target=x86_64-unknown-linux-gnu
   flags='-C target-feature=+crt-static'
 fi
+
+# Formatting, types and the format's vectors need no guest and no prefix.
+[ "${1:-}" != --check-only ] || exit 0
+
 say "Rust binaries ($target)"
 RUSTFLAGS="$flags" cargo build --release --locked --target "$target" --workspace --exclude thaw-preload >&2
 cargo build --release --locked -p thaw-preload >&2

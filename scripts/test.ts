@@ -9,6 +9,7 @@ import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { rustTarget } from './rust-target.ts';
 
 interface Counts {
   passed: number;
@@ -19,12 +20,12 @@ const { values } = parseArgs({ options: { only: { type: 'string' }, filter: { ty
 const root = path.join(import.meta.dirname, '..');
 process.chdir(root);
 
-const target = 'x86_64-unknown-linux-musl';
+const { target, env } = rustTarget();
 const scratch = mkdtempSync(path.join(os.tmpdir(), 'thaw-test-'));
 
 function run(command: string, args: string[], onOutput: (text: string) => void): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'], env });
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       process.stdout.write(text);
       onOutput(text);

@@ -1,6 +1,7 @@
 /** What tests on real VMs share: installed programs, the base image as a build, folders and users of their own. */
+import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { chmod, copyFile, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { createHeader, serialiseHeader } from '@thaw/snapshot';
@@ -19,7 +20,6 @@ import type {
 import { Namespace } from './namespace.ts';
 
 const GUEST = process.env.THAW_GUEST ?? '/var/cache/thaw/guest';
-const ROOT = path.join(import.meta.dirname, '../../..');
 const BLOCK = 4096;
 
 export class Stage implements AsyncDisposable {
@@ -42,18 +42,13 @@ export class Stage implements AsyncDisposable {
     undo.defer(() => rm(dir, { recursive: true, force: true }));
     // Children run as users who may not be able to read the checkout.
     await chmod(dir, 0o755);
-    const musl = path.join(ROOT, 'target/x86_64-unknown-linux-musl/release');
-    const install = async (source: string) => {
-      const target = path.join(dir, path.basename(source));
-      await copyFile(source, target);
-      await chmod(target, 0o755);
-      return target;
-    };
+    const version = process.env.THAW_VERSION_DIR;
+    assert.ok(version, 'THAW_VERSION_DIR names the installed version to test');
     const binaries = {
-      keeper: await install(path.join(musl, 'thaw-keeper')),
-      pager: await install(path.join(musl, 'thaw-pager')),
-      blockstore: await install(path.join(musl, 'thaw-blockstore')),
-      preload: await install(path.join(ROOT, 'target/release/libthaw_preload.so')),
+      keeper: path.join(version, 'bin/thaw-keeper'),
+      pager: path.join(version, 'bin/thaw-pager'),
+      blockstore: path.join(version, 'bin/thaw-blockstore'),
+      preload: path.join(version, 'lib/libthaw_preload.so'),
       qemu: '/usr/bin/qemu-system-x86_64',
     };
     const probe = { kernel: path.join(GUEST, 'vmlinux') };
