@@ -131,7 +131,8 @@ onOwnHost(import.meta.filename, () => {
   });
 
   test('IPv6 does not pass', async () => {
-    const arrived = await watch(undefined, 'meta nfproto ipv6');
+    // The host's own links speak IPv6 among themselves now and then; the guest's packets bear its address.
+    const arrived = await watch(undefined, 'ip6 saddr fd00:7::2');
     await ip(
       [
         'addr add fd00:7::2/64 dev eth0 nodad',
