@@ -77,6 +77,16 @@ function sealOptions(dir: string, spec: BootSpec | RestoreSpec, top = spec.disk.
   };
 }
 
+/** A VM that was booted, sealed and ended. */
+async function sealOnce(world: World): Promise<Build> {
+  const spec = await world.boot();
+  const vm = await world.kit.boot(spec);
+  await vm.stop();
+  const { build } = await seal(world.dir, vm, sealOptions(world.dir, spec));
+  await vm.kill();
+  return build;
+}
+
 export function vmmContract(name: string, open: () => Promise<World>): void {
   describe(`${name} does what a VMM must`, () => {
     it('stops, saves, goes on, saves again and is killed', async () => {
@@ -100,11 +110,7 @@ export function vmmContract(name: string, open: () => Promise<World>): void {
 
     it('restores what it saved, twice', async () => {
       await using world = await open();
-      const spec = await world.boot();
-      const vm = await world.kit.boot(spec);
-      await vm.stop();
-      const { build } = await seal(world.dir, vm, sealOptions(world.dir, spec));
-      await vm.kill();
+      const build = await sealOnce(world);
       for (let round = 0; round < 2; round++) {
         const restored = await world.kit.restore(await world.restore(build));
         await restored.stop();
@@ -138,11 +144,7 @@ export function vmmContract(name: string, open: () => Promise<World>): void {
 
     it('refuses a device state that is none, and leaves nothing running', async () => {
       await using world = await open();
-      const spec = await world.boot();
-      const vm = await world.kit.boot(spec);
-      await vm.stop();
-      const { build } = await seal(world.dir, vm, sealOptions(world.dir, spec));
-      await vm.kill();
+      const build = await sealOnce(world);
       const vmstate = path.join(world.dir, 'nonsense');
       await writeFile(vmstate, 'nonsense');
       await assert.rejects(world.kit.restore(await world.restore({ ...build, vmstate })), {
