@@ -18,7 +18,10 @@ async function remove(host: Host, sandbox: Sandbox): Promise<void> {
   const before = sandbox.state;
   sandbox.state = { status: 'stopping' };
   sandbox.endCalls();
-  if (before.status === 'running') await steps.run('destroy:end', () => before.machine.end());
+  if (before.status === 'running') {
+    const { machine } = before;
+    await steps.run('destroy:end', () => machine.end()).finally(() => machine.end());
+  }
   const owner = { kind: 'sandbox', id: sandbox.id } as const;
   const head = await readHead(host.builds, owner).catch((error) => {
     host.log.warn({ sandbox: sandbox.id, err: error }, 'the head of a destroyed sandbox was damaged');

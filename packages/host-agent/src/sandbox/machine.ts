@@ -88,6 +88,7 @@ export class Machine {
         : await findBootFiles(host.config.data, build.manifest.machine);
     const slot = await steps.run(`${verb}:take-slot`, () => host.slots.take());
     undo.defer(() => slot.release());
+    undo.defer(() => rm(paths.disk, { recursive: true, force: true }));
     undo.defer(() => rm(paths.run, { recursive: true, force: true }));
     const keeper = await steps.run(`${verb}:start-keeper`, () =>
       Keeper.start(host.binaries.keeper, paths.run),
@@ -164,19 +165,19 @@ export class Machine {
    * After a rotation that was sealed as `build`: the next seal is laid over it. `hold` keeps it. When this throws,
    * the VM stands on what it had taken over until then, and nothing is lost.
    */
-  async rebase(build: Build, hold: Disposable): Promise<void> {
+  async rebase(steps: Steps, verb: string, build: Build, hold: Disposable): Promise<void> {
     const before = this.#hold;
     const both = new DisposableStack();
     both.use(before);
     both.use(hold);
     this.#hold = both;
     try {
-      await this.vm.memory.commit(chainOf(build.memory!));
+      await steps.run(`${verb}:rebase-memory`, () => this.vm.memory.commit(chainOf(build.memory!)));
       this.memoryBase = build.id;
-      await this.vm.disk.commit(chainOf(build.disk));
+      await steps.run(`${verb}:rebase-disk`, () => this.vm.disk.commit(chainOf(build.disk)));
       this.base = build.id;
       this.#top += 1;
-      await this.save();
+      await steps.run(`${verb}:rebase-machine`, () => this.save());
     } catch (error) {
       await this.abort();
       await this.save();
@@ -213,13 +214,15 @@ export class Machine {
     return this.#ended !== undefined;
   }
 
+  /** Backwards, and to the end also when something in it fails. */
   async #end(): Promise<void> {
+    await using rest = new AsyncDisposableStack();
+    rest.defer(() => this.slot.release());
+    rest.defer(() => this.#hold[Symbol.dispose]());
+    rest.defer(() => rm(this.#paths.disk, { recursive: true, force: true }));
+    rest.defer(() => rm(this.#paths.run, { recursive: true, force: true }));
+    rest.defer(() => endKeeper(this.keeper));
     this.guest.close();
-    await endKeeper(this.keeper);
-    await rm(this.#paths.run, { recursive: true, force: true });
-    await rm(this.#paths.disk, { recursive: true, force: true });
-    this.#hold[Symbol.dispose]();
-    await this.slot.release();
   }
 }
 

@@ -28,7 +28,10 @@ export function pause(host: Host, id: string): Promise<Sandbox> {
       await settle(host, sandbox, 'pause:write-record', () =>
         writeRecord(host.config, sandbox.record, steps, 'pause:write-record'),
       );
-      await settle(host, sandbox, 'pause:end', () => steps.run('pause:end', () => machine.end()));
+      // In any case it is ended: it must not run beside the VM that a resume starts.
+      await settle(host, sandbox, 'pause:end', () =>
+        steps.run('pause:end', () => machine.end()).finally(() => machine.end()),
+      );
       if (before !== undefined) {
         await settle(host, sandbox, 'pause:release', async () => {
           await releaseBuild(host.builds, steps, 'pause', before.build);

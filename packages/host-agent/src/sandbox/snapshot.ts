@@ -60,7 +60,7 @@ async function sealRunning(host: Host, sandbox: Sandbox, machine: Machine, steps
       goOn: true,
       onThawed: thawed.resolve,
     });
-    await steps.run('snapshot:rebase', () => machine.rebase(build, holdBuild(host.builds, build)));
+    await machine.rebase(steps, 'snapshot', build, holdBuild(host.builds, build));
     sandbox.build = await measureBuild(build);
     if (before !== undefined) await releaseBuild(host.builds, steps, 'snapshot', before.build);
     return build;
