@@ -8,12 +8,16 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The largest packet either side sends; larger results go into a file whose descriptor is in the request.
 pub const PACKET_BYTES_MAX: usize = 128 * 1024;
 
+/// The most descriptors of one packet; more go ahead in packets of their own (`HOLD`).
 const FDS_MAX: usize = 64;
+
+/// The op of a packet whose descriptors belong to the next request: they count before that one's own. Not answered.
+pub(crate) const HOLD: &str = "hold";
 
 /// One end of a control channel. Sending and receiving are each one system call, so threads may share it.
 #[derive(Debug)]
@@ -40,9 +44,20 @@ impl Channel {
         Ok((Self::new(left), Self::new(right)))
     }
 
+    /// Sends a message with any number of descriptors; only requests may carry more than one packet takes.
     pub fn send(&self, json: &Value, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut rest = fds;
+        while rest.len() > FDS_MAX {
+            let (ahead, behind) = rest.split_at(FDS_MAX);
+            self.send_packet(&json!({"op": HOLD}), ahead)?;
+            rest = behind;
+        }
+        self.send_packet(json, rest)
+    }
+
+    fn send_packet(&self, json: &Value, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(json)?;
-        if bytes.len() > PACKET_BYTES_MAX || fds.len() > FDS_MAX {
+        if bytes.len() > PACKET_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "control packet too large"));
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];

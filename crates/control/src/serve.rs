@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::Channel;
+use crate::channel::HOLD;
 
 /// An error as the other end sees it. `kind` is one of the catalogue's: `invalid_request`, `invalid_state`,
 /// `internal`, `exhausted`, `timeout`, …
@@ -61,10 +62,15 @@ pub fn serve(
     channel: &Channel,
     mut handle: impl FnMut(Request) -> Result<Value, ControlError>,
 ) -> io::Result<()> {
+    let mut held: Vec<OwnedFd> = Vec::new();
     while let Some(message) = channel.recv()? {
         let id = message.json.get("id").cloned().unwrap_or(Value::Null);
         let op = message.json.get("op").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let fds = message.fds.into_iter().map(Some).collect();
+        if op == HOLD {
+            held.extend(message.fds);
+            continue;
+        }
+        let fds = held.drain(..).chain(message.fds).map(Some).collect();
         let answer = match handle(Request { op, json: message.json, fds }) {
             Ok(result) => json!({"id": id, "ok": true, "result": result}),
             Err(error) => {

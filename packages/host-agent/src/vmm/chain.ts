@@ -2,6 +2,9 @@
 import type { FdSource } from '../keeper/keeper.ts';
 import type { Chain } from './vmm.ts';
 
+/** Every build of a chain is a descriptor of pager and block store, at a commit those of two chains. */
+export const NOFILE_MAX = 4096;
+
 export interface ChainFields {
   header?: number;
   builds?: Record<string, number>;

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import type { FdSource, Keeper } from '../keeper/keeper.ts';
 import { KeeperError } from '../keeper/wire.ts';
-import { addChain } from './chain.ts';
+import { addChain, NOFILE_MAX } from './chain.ts';
 import type { Chain, Disk, DiskSpec, Layer } from './vmm.ts';
 
 /** A vmstate stores the path of its disk, so it is the same in every jail for ever. */
@@ -37,7 +37,7 @@ export class BlockStore implements Disk {
       uid: spec.uid,
       gid: spec.uid,
       root: 'host' as const,
-      rlimits: { nofile: 256 },
+      rlimits: { nofile: NOFILE_MAX },
       log_bytes: LOG_BYTES,
     };
     const fds: FdSource[] = [{ fuse: DISK_DIR }];

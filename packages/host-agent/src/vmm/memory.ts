@@ -3,7 +3,7 @@ import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import { z } from 'zod';
 import type { FdSource, Keeper } from '../keeper/keeper.ts';
-import { addChain } from './chain.ts';
+import { addChain, NOFILE_MAX } from './chain.ts';
 import type { Chain, Dumped, Memory, MemoryStats, Tracker } from './vmm.ts';
 
 const START_TIMEOUT_MS = 5000;
@@ -81,7 +81,7 @@ export class Pager implements Memory {
       gid: spec.uid,
       caps: ['SYS_PTRACE' as const],
       root: 'host' as const,
-      rlimits: { nofile: 256 },
+      rlimits: { nofile: NOFILE_MAX },
       log_bytes: LOG_BYTES,
     };
     const fds: FdSource[] = [
