@@ -13,7 +13,6 @@ const schema = z.object({
   THAW_UPLINK: z.string().min(1).optional(),
   /** Network slots kept ready; 0 keeps none. */
   THAW_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
-  THAW_VMM: z.enum(['auto', 'qemu']).default('auto'),
   THAW_DIRTY: z.enum(['auto', 'scan', 'compare']).default('auto'),
   THAW_UID_BASE: z.coerce.number().int().min(65536).default(700000),
   THAW_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
@@ -32,7 +31,6 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     versionDir: value.THAW_VERSION_DIR,
     uplink: value.THAW_UPLINK,
     slotPool: value.THAW_SLOT_POOL,
-    vmm: value.THAW_VMM,
     tracker: value.THAW_DIRTY,
     uidBase: value.THAW_UID_BASE,
     logLevel: value.THAW_LOG_LEVEL,
