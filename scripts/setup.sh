@@ -34,7 +34,7 @@ fi
 
 if ! [ -x node_modules/.bin/node ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
   say 'npm packages'
-  npm ci --no-audit --no-fund >&2
+  npm ci --no-audit --no-fund --loglevel=error >&2
 fi
 
 target=x86_64-unknown-linux-musl
