@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import { SANDBOX_STATUSES } from '@thaw/api';
 import { parseManifest, serialiseManifest } from '@thaw/snapshot';
 import { run } from '../../packages/host-agent/src/os/run.ts';
@@ -109,7 +110,7 @@ describe('a build with', () => {
   after(() => thaw?.stop());
 
   async function assertIdle(): Promise<void> {
-    const same = (now: Traces) => JSON.stringify(now) === JSON.stringify(idle);
+    const same = (now: Traces) => isDeepStrictEqual(now, idle);
     assert.deepEqual(await thaw.settledTraces(same), idle);
   }
 
