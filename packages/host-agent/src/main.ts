@@ -45,7 +45,7 @@ async function main(): Promise<void> {
   const records = await readRecords(config, (id, error) =>
     log.error({ sandbox: id, err: error }, 'the record of a sandbox is damaged'),
   );
-  const survivors = await findSurvivors(config, records);
+  const survivors = await findSurvivors(builds, config, records);
   const slots = await SlotPool.open({
     data: config.data,
     size: config.slotPool,

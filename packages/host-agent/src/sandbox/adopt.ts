@@ -7,6 +7,7 @@ import { holdBuild } from '../build/acquire.ts';
 import { readHead } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';
 import { readBuild } from '../build/read.ts';
+import type { BuildStore } from '../build/store.ts';
 import { thaw } from '../guest/control.ts';
 import { Guest } from '../guest/guest.ts';
 import type { Host } from '../host.ts';
@@ -25,8 +26,12 @@ export interface Survivor {
   state: MachineState;
 }
 
-/** VMs that still run and belong to one of `records`; every other keeper under `run` is ended. */
+/**
+ * VMs that still run and belong to one of `records`; every other keeper under `run` is ended. So is a VM that does not
+ * stand on its sandbox's last build: how far it had been handed over to that one nobody knows, so it is resumed there.
+ */
 export async function findSurvivors(
+  builds: BuildStore,
   roots: { data: string; run: string },
   records: readonly SandboxRecord[],
 ): Promise<Survivor[]> {
@@ -42,7 +47,8 @@ export async function findSurvivors(
         .status()
         .catch(() => ({ roles: {} as Record<string, { running: boolean }> }));
       const whole = ['vmm', 'pager', 'blockstore'].every((role) => roles[role]?.running === true);
-      if (state !== undefined && whole) {
+      const head = await readHead(builds, { kind: 'sandbox', id }).catch(() => undefined);
+      if (state !== undefined && whole && state.base === head?.build) {
         survivors.push({ record, keeper, state });
         continue;
       }
