@@ -5,7 +5,7 @@ import { after, afterEach, before, describe, it } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import type { SandboxStatus } from '@thaw/api';
 import { Checksummer } from './checksummer.ts';
-import { FAULTS, setFault } from './faults.ts';
+import { FAULTS, faultHappened, setFault } from './faults.ts';
 import { type Daemons, eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
 import { isRunning, type Traces } from './traces.ts';
@@ -17,6 +17,18 @@ const VMM = 'qemu-system-x86_64';
 const DAEMONS = ['agent', 'plane', 'postgres'] as const;
 const seed = process.env.THAW_TEST_SEED ?? randomBytes(4).toString('hex');
 const SETTLED: readonly SandboxStatus[] = ['running', 'paused', 'error'];
+
+/** Where the host agent dies: around the moments that decide which build counts and which VM runs. */
+const DEADLY = [
+  'pause:dump',
+  'pause:rename-build',
+  'pause:commit-head',
+  'pause:fsync-head',
+  'pause:end',
+  'snapshot:go-on',
+  'snapshot:rebase-disk',
+  'template:commit-head',
+];
 
 describe('after kill -9', () => {
   let thaw: TestThaw;
@@ -110,6 +122,31 @@ describe('after kill -9', () => {
     await assertVms(0);
     await resume(id);
     await guest.check('paused after that');
+  });
+
+  it(`of the host agent in the middle of a seal, nothing is lost (seed ${seed})`, async () => {
+    const { id, guest } = await busy();
+    for (const label of DEADLY) {
+      const before = await thaw.agentPids();
+      await setFault(thaw, label, 'kill');
+      const verb = label.startsWith('pause')
+        ? pause(id)
+        : thaw.sdk.snapshots.create(id, { name: 'frozen', overwrite: true });
+      const answer = await verb.catch((error: Error) => error);
+      assert.ok(await faultHappened(thaw), `${label} was not reached: ${answer}\n${thaw.log(8)}`);
+      await serves(before, ['agent']);
+      const status = await settled(id);
+      await assertVms(status === 'running' ? 1 : 0);
+      if (status !== 'running') await resume(id);
+      await guest.check(`it was ${status} after ${label}`);
+      await guest.go();
+      await pause(id);
+      await resume(id);
+      await guest.check(`paused after ${label}`);
+      await guest.go();
+      await assertVms(1);
+    }
+    await thaw.sdk.snapshots.delete('frozen').catch(() => {});
   });
 
   it('of the control plane in the middle of a pause, the pause comes to its end', async () => {
