@@ -171,6 +171,21 @@ describe('a sandbox', () => {
     await assertGone(id);
   });
 
+  it('is paused under a running stream: the stream ends, its process lives on', async () => {
+    const { id } = await create();
+    const run = thaw.sdk.sandboxes.execStream(id, { cmd: 'sleep', args: ['2468'] });
+    const pid = await run.pid;
+    const ended = assert.rejects(run.result, { kind: 'unavailable' });
+    await pause(id);
+    await ended;
+    await resume(id);
+    for (let look = 0; look < 3; look++) {
+      await sleep(500);
+      await thaw.sh(id, `kill -0 ${pid}`);
+    }
+    await verbs.destroy(id);
+  });
+
   it('refuses what its state forbids, and joins the same verb', async () => {
     const { id } = await create();
     const twice = await Promise.all([pause(id), pause(id)]);

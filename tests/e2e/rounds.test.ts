@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import path from 'node:path';
-import { after, before, it } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Checksummer } from './checksummer.ts';
 import { startThaw, type TestThaw } from './harness.ts';
@@ -11,60 +11,65 @@ import { allocatedBelow, descriptors, type Traces } from './traces.ts';
 
 await ownHost(import.meta.filename);
 
-const ROUNDS = 20;
 /** Until then caches fill and connections settle. */
 const WARM_UP = 4;
 const SLOTS = 2;
 const seed = process.env.THAW_TEST_SEED ?? randomBytes(4).toString('hex');
 
-let thaw: TestThaw;
-before(async () => {
-  thaw = await startThaw({ env: { THAW_SLOT_POOL: String(SLOTS) } });
-});
-after(() => thaw?.stop());
+for (const { tracker, rounds } of [
+  { tracker: 'auto', rounds: 20 },
+  { tracker: 'compare', rounds: 6 },
+]) {
+  describe(`pauses and resumes with the tracker ${tracker}`, () => {
+    let thaw: TestThaw;
+    before(async () => {
+      thaw = await startThaw({ env: { THAW_SLOT_POOL: String(SLOTS), THAW_DIRTY: tracker } });
+    });
+    after(() => thaw?.stop());
 
-/** Everything Thaw keeps, its database left out. */
-async function stored(): Promise<number> {
-  const [all, database] = await Promise.all([
-    allocatedBelow(thaw.data),
-    allocatedBelow(path.join(thaw.data, 'postgres')),
-  ]);
-  return all - database;
+    /** Everything Thaw keeps, its database left out. */
+    async function stored(): Promise<number> {
+      const [all, database] = await Promise.all([
+        allocatedBelow(thaw.data),
+        allocatedBelow(path.join(thaw.data, 'postgres')),
+      ]);
+      return all - database;
+    }
+
+    it(`lose nothing and leave nothing in ${rounds} rounds (seed ${seed})`, async () => {
+      const idle = await thaw.settledTraces((now) => now.namespaces === 1 + SLOTS);
+      assert.equal(idle.namespaces, 1 + SLOTS);
+      const template = await stored();
+      const { agent, plane } = await thaw.agentPids();
+      const open: { agent: number; plane: number }[] = [];
+
+      const { id } = await thaw.sdk.sandboxes.create({ template: 'base' });
+      const guest = await Checksummer.start(thaw, id, { seed, pages: 4096, blocks: 2048 });
+      let steps = await guest.check('before the first pause');
+      let before = 0;
+      for (let round = 0; round < rounds; round++) {
+        await guest.go();
+        await sleep(200);
+        const { build } = await thaw.sdk.sandboxes.pause(id);
+        assert.ok(build);
+        const same = (now: Traces) => JSON.stringify(now) === JSON.stringify(idle);
+        assert.deepEqual(await thaw.settledTraces(same), idle, `round ${round}`);
+        const now = await stored();
+        if (round > 0) assert.equal(now - before, build.stored_bytes, `round ${round}`);
+        before = now;
+        open.push({ agent: await descriptors(agent), plane: await descriptors(plane) });
+        await thaw.sdk.sandboxes.resume(id);
+        const after = await guest.check(`round ${round}`);
+        assert.ok(after > steps, 'it does not run');
+        steps = after;
+      }
+      for (const daemon of ['agent', 'plane'] as const) {
+        const counts = open.map((count) => count[daemon]);
+        const [early, late] = [counts.slice(0, WARM_UP), counts.slice(WARM_UP)];
+        assert.ok(Math.max(...late) <= Math.max(...early), `descriptors of the ${daemon}: ${counts}`);
+      }
+      await thaw.sdk.sandboxes.delete(id);
+      assert.equal(await stored(), template);
+    });
+  });
 }
-
-it(`${ROUNDS} rounds of pause and resume lose nothing and leave nothing (seed ${seed})`, async () => {
-  const idle = await thaw.settledTraces((now) => now.namespaces === 1 + SLOTS);
-  assert.equal(idle.namespaces, 1 + SLOTS);
-  const template = await stored();
-  const { agent, plane } = await thaw.agentPids();
-  const open: { agent: number; plane: number }[] = [];
-
-  const { id } = await thaw.sdk.sandboxes.create({ template: 'base' });
-  const guest = await Checksummer.start(thaw, id, { seed, pages: 4096, blocks: 2048 });
-  await guest.check('before the first pause');
-  let before = 0;
-  let steps = 0;
-  for (let round = 0; round < ROUNDS; round++) {
-    await guest.go();
-    await sleep(200);
-    const { build } = await thaw.sdk.sandboxes.pause(id);
-    assert.ok(build);
-    const same = (now: Traces) => JSON.stringify(now) === JSON.stringify(idle);
-    assert.deepEqual(await thaw.settledTraces(same), idle, `round ${round}`);
-    const now = await stored();
-    if (round > 0) assert.equal(now - before, build.stored_bytes, `round ${round}`);
-    before = now;
-    open.push({ agent: await descriptors(agent), plane: await descriptors(plane) });
-    await thaw.sdk.sandboxes.resume(id);
-    const after = await guest.check(`round ${round}`);
-    assert.ok(after > steps, 'it does not run');
-    steps = after;
-  }
-  for (const daemon of ['agent', 'plane'] as const) {
-    const counts = open.map((count) => count[daemon]);
-    const [early, late] = [counts.slice(0, WARM_UP), counts.slice(WARM_UP)];
-    assert.ok(Math.max(...late) <= Math.max(...early), `descriptors of the ${daemon}: ${counts}`);
-  }
-  await thaw.sdk.sandboxes.delete(id);
-  assert.equal(await stored(), template);
-});
