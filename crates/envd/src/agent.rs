@@ -19,7 +19,8 @@ pub struct Agent {
     pub cpu: Mutex<Cpu>,
     identity: Mutex<Arc<Identity>>,
     /// One `/init`, `/prepare` or `/thaw` at a time.
-    pub transition: tokio::sync::Mutex<()>,
+    /// The number of the last `/thaw` or `/init`: a `/prepare` numbered below it comes too late and is passed over.
+    pub transition: tokio::sync::Mutex<u64>,
 }
 
 impl Agent {

@@ -251,3 +251,15 @@ fn a_refusal_is_seen_by_one_who_sends_much() {
     assert_eq!(envd.ask("POST", "/files?path=/x", &headers, &body).status, 503);
     assert_eq!(envd.ask("POST", "/nothing", &headers, &body).status, 503);
 }
+
+#[test]
+fn a_prepare_that_comes_after_its_thaw_is_passed_over() {
+    let envd = Envd::start("late");
+    let thaw = json!({ "timestamp": TIME, "sequence": 8 });
+    assert_eq!(envd.control("/thaw", &thaw).status, 204);
+    let late = envd.control("/prepare", &json!({ "sequence": 7 }));
+    assert_eq!(late.json()["frozen"], false, "{}", late.text());
+    assert_eq!(envd.ask("GET", "/envs", &[], b"").status, 200);
+    assert_eq!(envd.control("/prepare", &json!({ "sequence": 9 })).status, 200);
+    assert_eq!(envd.ask("GET", "/envs", &[], b"").status, 503);
+}

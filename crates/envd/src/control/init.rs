@@ -32,11 +32,14 @@ pub struct Init {
     machine_id: Option<String>,
     default_user: Option<String>,
     default_workdir: Option<String>,
+    /// As in `/prepare`.
+    sequence: Option<u64>,
 }
 
 /// 204, or 400 for a body that makes no sense; after 500 the VM stays closed and frozen.
 pub async fn init(agent: &Agent, init: Init) -> Result<Response<Body>, HttpError> {
-    let _one_at_a_time = agent.transition.lock().await;
+    let mut undone = agent.transition.lock().await;
+    *undone = (*undone).max(init.sequence.unwrap_or(0));
     if agent.identity().counter.is_some_and(|last| init.counter <= last) {
         return Ok(body::empty(StatusCode::NO_CONTENT));
     }

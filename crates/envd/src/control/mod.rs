@@ -37,7 +37,7 @@ async fn answer(agent: Arc<Agent>, request: Request<Incoming>, peer: SocketAddr)
         let path = request.uri().path().to_string();
         match (request.method(), path.as_str()) {
             (&Method::POST, "/init") => init::init(&agent, read(request).await?).await,
-            (&Method::POST, "/prepare") => prepare::prepare(&agent).await,
+            (&Method::POST, "/prepare") => prepare::prepare(&agent, read(request).await?).await,
             (&Method::POST, "/thaw") => thaw::thaw(&agent, read(request).await?).await,
             _ => Err(HttpError::new(StatusCode::NOT_FOUND, "no such path")),
         }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use hyper::{Response, StatusCode};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::explain;
@@ -14,12 +15,21 @@ use crate::http_error::HttpError;
 
 const FREEZE_LIMIT: Duration = Duration::from_millis(300);
 
+#[derive(Deserialize)]
+pub struct Prepare {
+    /// Grows with every request to this port. The host may have given this one up and gone on before it was read.
+    sequence: Option<u64>,
+}
+
 /// 200 `{frozen, ms}`. Not frozen: some process cannot be stopped now, or the kernel has no freezer; a snapshot is
 /// still whole.
-pub async fn prepare(agent: &Agent) -> Result<Response<Body>, HttpError> {
+pub async fn prepare(agent: &Agent, prepare: Prepare) -> Result<Response<Body>, HttpError> {
     let start = Instant::now();
     let frozen = {
-        let _one_at_a_time = agent.transition.lock().await;
+        let undone = agent.transition.lock().await;
+        if prepare.sequence.is_some_and(|sequence| sequence <= *undone) {
+            return Ok(body::json(StatusCode::OK, &json!({ "frozen": false, "ms": 0 })));
+        }
         agent.gate.close();
         match &agent.cgroup {
             Some(cgroup) => cgroup.freeze(FREEZE_LIMIT).await.map_err(explain("freeze"))?,

@@ -13,12 +13,15 @@ use crate::kernel;
 pub struct Thaw {
     /// RFC 3339.
     timestamp: String,
+    /// As in `/prepare`.
+    sequence: Option<u64>,
 }
 
 /// 204. Does not open a VM that never had an `/init`.
 pub async fn thaw(agent: &Agent, thaw: Thaw) -> Result<Response<Body>, HttpError> {
     let time = timestamp(&thaw.timestamp)?;
-    let _one_at_a_time = agent.transition.lock().await;
+    let mut undone = agent.transition.lock().await;
+    *undone = (*undone).max(thaw.sequence.unwrap_or(0));
     if !agent.args.dev {
         kernel::set_clock(time).map_err(explain("clock"))?;
     }

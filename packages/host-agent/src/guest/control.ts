@@ -62,6 +62,14 @@ function post(host: string, path: string, body: unknown, timeoutMs: number): Pro
   });
 }
 
+let lastSequence = 0;
+
+/** Numbers the requests: a `/prepare` that was given up and is read late must not freeze a guest that went on. */
+function nextSequence(): number {
+  lastSequence = Math.max(lastSequence + 1, Date.now());
+  return lastSequence;
+}
+
 /** Asks until the guest answers; every request of this port may be repeated. Throws `timeout`. */
 async function ask(host: string, path: string, body: () => object, deadlineMs: number): Promise<Answer> {
   const deadline = performance.now() + deadlineMs;
@@ -71,7 +79,7 @@ async function ask(host: string, path: string, body: () => object, deadlineMs: n
       throw new ThawError('timeout', 'the guest did not answer in time', { cause: failure });
     }
     try {
-      return await post(host, path, body(), left);
+      return await post(host, path, { ...body(), sequence: nextSequence() }, left);
     } catch (error) {
       failure = error;
     }
