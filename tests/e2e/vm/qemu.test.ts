@@ -62,7 +62,13 @@ for (const tracker of ['scan', 'compare'] as const) {
         head -c 8000000 /dev/urandom > /dev/shm/random
         md5sum /dev/shm/random > /dev/shm/sum
         (i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.02; done) > /dev/null 2>&1 &`);
-      const count = async () => Number(await sandbox.namespace.sh('cat /dev/shm/count'));
+      // Between the truncation and the write of a count the file is empty.
+      const count = async () =>
+        Number(
+          await sandbox.namespace.sh(
+            'until [ -s /dev/shm/count ] && n=$(cat /dev/shm/count) && [ -n "$n" ]; do :; done; echo $n',
+          ),
+        );
       for (let generation = 0; generation < 3; generation++) {
         const before = await count();
         const build = await freeze(sandbox, vm, spec, spec.disk.top);
