@@ -110,6 +110,7 @@ async function takeOver(host: Host, { record, keeper, state }: Survivor): Promis
   undo.defer(() => hold[Symbol.dispose]());
   const files = bootFiles(host.config.data, state.kernel, state.initramfs);
   const guest = new Guest(slot.hostAddress, record.accessToken);
+  undo.defer(() => guest.close());
   const boot = { kernelSha: state.kernel, initramfsSha: state.initramfs, ...files };
   const { memoryBase, top } = state;
   const machine = new Machine({

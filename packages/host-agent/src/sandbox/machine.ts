@@ -240,8 +240,8 @@ export function chainOf(image: Image): Chain {
   return { header: image.headerFile, builds: Object.fromEntries(image.sources) };
 }
 
-/** Tells the guest who it is; for a VM that knows already this is a repetition. */
-export async function initGuest(hostAddress: string, record: SandboxRecord): Promise<void> {
+/** Tells the guest who it is. */
+async function initGuest(hostAddress: string, record: SandboxRecord): Promise<void> {
   const identity: Identity = {
     counter: record.counter,
     sandboxId: record.id,
