@@ -16,6 +16,9 @@ interface Counts {
   failed: number;
 }
 
+/** For one file, and so for each of its tests. */
+const TEST_TIMEOUT_MS = 600_000;
+
 const { values } = parseArgs({ options: { only: { type: 'string' }, filter: { type: 'string' } } });
 const root = path.join(import.meta.dirname, '..');
 process.chdir(root);
@@ -60,6 +63,9 @@ async function node(files: string[], concurrency: number): Promise<Counts> {
     [
       '--test',
       `--test-concurrency=${concurrency}`,
+      // A test that waits for what never comes, or leaves something open, fails alone instead of stopping the run.
+      `--test-timeout=${TEST_TIMEOUT_MS}`,
+      '--test-force-exit',
       '--test-reporter=spec',
       '--test-reporter-destination=stdout',
       '--test-reporter=tap',

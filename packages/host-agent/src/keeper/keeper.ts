@@ -88,6 +88,7 @@ export class Keeper extends EventEmitter<Events> {
     const logFile = path.join(runDir, 'keeper.log');
     const log = await open(logFile, 'w', 0o600);
     let failure: string | undefined;
+    let pid: number | undefined;
     try {
       const child = spawn(program, [runDir], {
         detached: true,
@@ -95,6 +96,7 @@ export class Keeper extends EventEmitter<Events> {
         env: {},
         cwd: '/',
       });
+      pid = child.pid;
       child.unref();
       child.once('error', (error) => {
         failure = error.message;
@@ -107,9 +109,10 @@ export class Keeper extends EventEmitter<Events> {
     }
     const deadline = performance.now() + START_TIMEOUT_MS;
     for (let pauseMs = 1; ; pauseMs = Math.min(2 * pauseMs, 20)) {
-      // Read only when connecting failed: another keeper may hold this folder, and then ours has ended.
       const keeper = failure === undefined ? await Keeper.connect(runDir).catch(() => undefined) : undefined;
-      if (keeper !== undefined && failure === undefined) return keeper;
+      // Another keeper may hold this folder: then it is that one which answers, and ours is about to end.
+      const status = await keeper?.status().catch(() => undefined);
+      if (keeper !== undefined && status?.pid === pid) return keeper;
       keeper?.close();
       if (failure !== undefined || performance.now() > deadline) {
         const words = await readFile(logFile, 'utf8').catch(() => '');
