@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file hostagent.proto.
  */
 export const file_hostagent: GenFile = /*@__PURE__*/
-  fileDesc("Cg9ob3N0YWdlbnQucHJvdG8SDGhvc3RhZ2VudC52MSJ1CgVCdWlsZBIKCgJpZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBIbChNtZW1vcnlfc3RvcmVkX2J5dGVzGAQgASgEEhkKEWRpc2tfc3RvcmVkX2J5dGVzGAUgASgEIuoBChRDcmVhdGVTYW5kYm94UmVxdWVzdBIQCgh0ZW1wbGF0ZRgBIAEoCRINCgV2Y3B1cxgCIAEoDRIRCgltZW1vcnlfbWIYAyABKA0SEwoLdGltZW91dF9zZWMYBCABKAUSEgoKc2FuZGJveF9pZBgFIAEoCRIPCgdkaXNrX21iGAYgASgNEjgKA2VudhgHIAMoCzIrLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdC5FbnZFbnRyeRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkMKFUNyZWF0ZVNhbmRib3hSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvItIDCgtTYW5kYm94SW5mbxISCgpzYW5kYm94X2lkGAEgASgJEg4KBnN0YXR1cxgCIAEoCRIQCgh0ZW1wbGF0ZRgDIAEoCRINCgV2Y3B1cxgEIAEoDRIRCgltZW1vcnlfbWIYBSABKA0SDwoHaG9zdF9pcBgGIAEoCRIXCg9jcmVhdGVkX2F0X3VuaXgYByABKAMSGwoTbGFzdF9hY3RpdmVfYXRfdW5peBgIIAEoAxITCgt0aW1lb3V0X3NlYxgJIAEoBRIPCgdkaXNrX21iGAogASgNEhEKCWlzb2xhdGlvbhgLIAEoCRILCgN2bW0YDCABKAkSDwoHYmFja2VuZBgNIAEoCRInCgVidWlsZBgOIAEoCzITLmhvc3RhZ2VudC52MS5CdWlsZEgAiAEBEhkKDGVycm9yX3JlYXNvbhgPIAEoCUgBiAEBEjwKCnRpbWluZ3NfbXMYECADKAsyKC5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8uVGltaW5nc01zRW50cnkaMAoOVGltaW5nc01zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4AUIICgZfYnVpbGRCDwoNX2Vycm9yX3JlYXNvbiIrChVEZXN0cm95U2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSIYChZEZXN0cm95U2FuZGJveFJlc3BvbnNlIikKE1BhdXNlU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSJCChRQYXVzZVNhbmRib3hSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIioKFFJlc3VtZVNhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkiQwoVUmVzdW1lU2FuZGJveFJlc3BvbnNlEioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8iFgoUTGlzdFNhbmRib3hlc1JlcXVlc3QiRQoVTGlzdFNhbmRib3hlc1Jlc3BvbnNlEiwKCXNhbmRib3hlcxgBIAMoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyIoChJTdGF0U2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSK/AgoTU3RhdFNhbmRib3hSZXNwb25zZRIUCgxtZW1vcnlfYnl0ZXMYASABKAQSFgoOcmVzaWRlbnRfYnl0ZXMYAiABKAQSFQoNcGFnZXNfZmF1bHRlZBgDIAEoBBITCgtwYWdlc190b3RhbBgEIAEoBBIOCgZmYXVsdHMYBSABKAQSFAoMYnl0ZXNfY29waWVkGAYgASgEEhQKDGJ5dGVzX3plcm9lZBgHIAEoBBIUCgxmYXVsdF91c19wNTAYCCABKAESFAoMZmF1bHRfdXNfcDk5GAkgASgBEjkKBHBpZHMYCiADKAsyKy5ob3N0YWdlbnQudjEuU3RhdFNhbmRib3hSZXNwb25zZS5QaWRzRW50cnkaKwoJUGlkc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDToCOAEi2AEKC0V4ZWNSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDY21kGAIgASgJEgwKBGFyZ3MYAyADKAkSEwoLdGltZW91dF9zZWMYBCABKAUSCwoDY3dkGAUgASgJEi8KA2VudhgGIAMoCzIiLmhvc3RhZ2VudC52MS5FeGVjUmVxdWVzdC5FbnZFbnRyeRIMCgR1c2VyGAcgASgJEg0KBXN0ZGluGAggASgMGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQQoMRXhlY1Jlc3BvbnNlEg4KBnN0ZG91dBgBIAEoDBIOCgZzdGRlcnIYAiABKAwSEQoJZXhpdF9jb2RlGAMgASgFIuQBChFFeGVjU3RyZWFtUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgsKA2NtZBgCIAEoCRIMCgRhcmdzGAMgAygJEhMKC3RpbWVvdXRfc2VjGAQgASgFEgsKA2N3ZBgFIAEoCRI1CgNlbnYYBiADKAsyKC5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlcXVlc3QuRW52RW50cnkSDAoEdXNlchgHIAEoCRINCgVzdGRpbhgIIAEoCBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIrcCChJFeGVjU3RyZWFtUmVzcG9uc2USNwoFc3RhcnQYASABKAsyJi5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlLlN0YXJ0SAASNQoEZGF0YRgCIAEoCzIlLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVzcG9uc2UuRGF0YUgAEjMKA2VuZBgDIAEoCzIkLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVzcG9uc2UuRW5kSAAaFAoFU3RhcnQSCwoDcGlkGAEgASgNGjQKBERhdGESEAoGc3Rkb3V0GAEgASgMSAASEAoGc3RkZXJyGAIgASgMSABCCAoGb3V0cHV0GicKA0VuZBIRCglleGl0X2NvZGUYASABKAUSDQoFZXJyb3IYAiABKAlCBwoFZXZlbnQiTgoQU2VuZElucHV0UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgsKA3BpZBgCIAEoDRIMCgRkYXRhGAMgASgMEgsKA2VvZhgEIAEoCCITChFTZW5kSW5wdXRSZXNwb25zZSJHChRTaWduYWxQcm9jZXNzUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgsKA3BpZBgCIAEoDRIOCgZzaWduYWwYAyABKAUiFwoVU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlIlMKEFdyaXRlRmlsZVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEg8KB2NvbnRlbnQYAyABKAwSDAoEdXNlchgEIAEoCSITChFXcml0ZUZpbGVSZXNwb25zZSJBCg9SZWFkRmlsZVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkiIwoQUmVhZEZpbGVSZXNwb25zZRIPCgdjb250ZW50GAEgASgMIrsBChZXcml0ZUZpbGVTdHJlYW1SZXF1ZXN0EjkKBG1ldGEYASABKAsyKS5ob3N0YWdlbnQudjEuV3JpdGVGaWxlU3RyZWFtUmVxdWVzdC5NZXRhSAASDwoFY2h1bmsYAiABKAxIABISCghjb21wbGV0ZRgDIAEoCEgAGjYKBE1ldGESEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAlCCQoHY29udGVudCIZChdXcml0ZUZpbGVTdHJlYW1SZXNwb25zZSJHChVSZWFkRmlsZVN0cmVhbVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkiJwoWUmVhZEZpbGVTdHJlYW1SZXNwb25zZRINCgVjaHVuaxgBIAEoDCJOChVDcmVhdGVTbmFwc2hvdFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRITCgt0ZW1wbGF0ZV9pZBgCIAEoCRIMCgRuYW1lGAMgASgJIm4KFkNyZWF0ZVNuYXBzaG90UmVzcG9uc2USKAoIdGVtcGxhdGUYASABKAsyFi5ob3N0YWdlbnQudjEuVGVtcGxhdGUSKgoHc2FuZGJveBgCIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyIsChVEZWxldGVTbmFwc2hvdFJlcXVlc3QSEwoLdGVtcGxhdGVfaWQYASABKAkiGAoWRGVsZXRlU25hcHNob3RSZXNwb25zZSKiAQoIVGVtcGxhdGUSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIMCgR0eXBlGAMgASgJEg0KBXZjcHVzGAQgASgNEhEKCW1lbW9yeV9tYhgFIAEoDRIPCgdkaXNrX21iGAYgASgNEiIKBWJ1aWxkGAcgASgLMhMuaG9zdGFnZW50LnYxLkJ1aWxkEhcKD2NyZWF0ZWRfYXRfdW5peBgIIAEoAyIWChRMaXN0VGVtcGxhdGVzUmVxdWVzdCJCChVMaXN0VGVtcGxhdGVzUmVzcG9uc2USKQoJdGVtcGxhdGVzGAEgAygLMhYuaG9zdGFnZW50LnYxLlRlbXBsYXRlIhAKDkdldEhvc3RSZXF1ZXN0IqsBCg9HZXRIb3N0UmVzcG9uc2USEQoJdmNwdXNfbWF4GAEgASgNEhUKDW1lbW9yeV9tYl9tYXgYAiABKA0SEQoJaXNvbGF0aW9uGAMgASgJEgsKA3ZtbRgEIAEoCRITCgt2bW1fdmVyc2lvbhgFIAEoCRITCgtzbG90c190b3RhbBgGIAEoDRISCgpzbG90c191c2VkGAcgASgNEhAKCGluc3RhbmNlGAggASgJMpgMChBIb3N0QWdlbnRTZXJ2aWNlElgKDUNyZWF0ZVNhbmRib3gSIi5ob3N0YWdlbnQudjEuQ3JlYXRlU2FuZGJveFJlcXVlc3QaIy5ob3N0YWdlbnQudjEuQ3JlYXRlU2FuZGJveFJlc3BvbnNlElsKDkRlc3Ryb3lTYW5kYm94EiMuaG9zdGFnZW50LnYxLkRlc3Ryb3lTYW5kYm94UmVxdWVzdBokLmhvc3RhZ2VudC52MS5EZXN0cm95U2FuZGJveFJlc3BvbnNlElUKDFBhdXNlU2FuZGJveBIhLmhvc3RhZ2VudC52MS5QYXVzZVNhbmRib3hSZXF1ZXN0GiIuaG9zdGFnZW50LnYxLlBhdXNlU2FuZGJveFJlc3BvbnNlElgKDVJlc3VtZVNhbmRib3gSIi5ob3N0YWdlbnQudjEuUmVzdW1lU2FuZGJveFJlcXVlc3QaIy5ob3N0YWdlbnQudjEuUmVzdW1lU2FuZGJveFJlc3BvbnNlElgKDUxpc3RTYW5kYm94ZXMSIi5ob3N0YWdlbnQudjEuTGlzdFNhbmRib3hlc1JlcXVlc3QaIy5ob3N0YWdlbnQudjEuTGlzdFNhbmRib3hlc1Jlc3BvbnNlElIKC1N0YXRTYW5kYm94EiAuaG9zdGFnZW50LnYxLlN0YXRTYW5kYm94UmVxdWVzdBohLmhvc3RhZ2VudC52MS5TdGF0U2FuZGJveFJlc3BvbnNlEj0KBEV4ZWMSGS5ob3N0YWdlbnQudjEuRXhlY1JlcXVlc3QaGi5ob3N0YWdlbnQudjEuRXhlY1Jlc3BvbnNlElEKCkV4ZWNTdHJlYW0SHy5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlcXVlc3QaIC5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlMAESTAoJU2VuZElucHV0Eh4uaG9zdGFnZW50LnYxLlNlbmRJbnB1dFJlcXVlc3QaHy5ob3N0YWdlbnQudjEuU2VuZElucHV0UmVzcG9uc2USWAoNU2lnbmFsUHJvY2VzcxIiLmhvc3RhZ2VudC52MS5TaWduYWxQcm9jZXNzUmVxdWVzdBojLmhvc3RhZ2VudC52MS5TaWduYWxQcm9jZXNzUmVzcG9uc2USTAoJV3JpdGVGaWxlEh4uaG9zdGFnZW50LnYxLldyaXRlRmlsZVJlcXVlc3QaHy5ob3N0YWdlbnQudjEuV3JpdGVGaWxlUmVzcG9uc2USSQoIUmVhZEZpbGUSHS5ob3N0YWdlbnQudjEuUmVhZEZpbGVSZXF1ZXN0Gh4uaG9zdGFnZW50LnYxLlJlYWRGaWxlUmVzcG9uc2USYAoPV3JpdGVGaWxlU3RyZWFtEiQuaG9zdGFnZW50LnYxLldyaXRlRmlsZVN0cmVhbVJlcXVlc3QaJS5ob3N0YWdlbnQudjEuV3JpdGVGaWxlU3RyZWFtUmVzcG9uc2UoARJdCg5SZWFkRmlsZVN0cmVhbRIjLmhvc3RhZ2VudC52MS5SZWFkRmlsZVN0cmVhbVJlcXVlc3QaJC5ob3N0YWdlbnQudjEuUmVhZEZpbGVTdHJlYW1SZXNwb25zZTABElsKDkNyZWF0ZVNuYXBzaG90EiMuaG9zdGFnZW50LnYxLkNyZWF0ZVNuYXBzaG90UmVxdWVzdBokLmhvc3RhZ2VudC52MS5DcmVhdGVTbmFwc2hvdFJlc3BvbnNlElsKDkRlbGV0ZVNuYXBzaG90EiMuaG9zdGFnZW50LnYxLkRlbGV0ZVNuYXBzaG90UmVxdWVzdBokLmhvc3RhZ2VudC52MS5EZWxldGVTbmFwc2hvdFJlc3BvbnNlElgKDUxpc3RUZW1wbGF0ZXMSIi5ob3N0YWdlbnQudjEuTGlzdFRlbXBsYXRlc1JlcXVlc3QaIy5ob3N0YWdlbnQudjEuTGlzdFRlbXBsYXRlc1Jlc3BvbnNlEkYKB0dldEhvc3QSHC5ob3N0YWdlbnQudjEuR2V0SG9zdFJlcXVlc3QaHS5ob3N0YWdlbnQudjEuR2V0SG9zdFJlc3BvbnNlYgZwcm90bzM");
+  fileDesc("Cg9ob3N0YWdlbnQucHJvdG8SDGhvc3RhZ2VudC52MSJ1CgVCdWlsZBIKCgJpZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBIbChNtZW1vcnlfc3RvcmVkX2J5dGVzGAQgASgEEhkKEWRpc2tfc3RvcmVkX2J5dGVzGAUgASgEIkAKB05ldHdvcmsSEAoIaW50ZXJuZXQYASABKAgSEQoJYWxsb3dfb3V0GAIgAygJEhAKCGRlbnlfb3V0GAMgAygJIpICChRDcmVhdGVTYW5kYm94UmVxdWVzdBIQCgh0ZW1wbGF0ZRgBIAEoCRINCgV2Y3B1cxgCIAEoDRIRCgltZW1vcnlfbWIYAyABKA0SEwoLdGltZW91dF9zZWMYBCABKAUSEgoKc2FuZGJveF9pZBgFIAEoCRIPCgdkaXNrX21iGAYgASgNEjgKA2VudhgHIAMoCzIrLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdC5FbnZFbnRyeRImCgduZXR3b3JrGAggASgLMhUuaG9zdGFnZW50LnYxLk5ldHdvcmsaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJDChVDcmVhdGVTYW5kYm94UmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyL6AwoLU2FuZGJveEluZm8SEgoKc2FuZGJveF9pZBgBIAEoCRIOCgZzdGF0dXMYAiABKAkSEAoIdGVtcGxhdGUYAyABKAkSDQoFdmNwdXMYBCABKA0SEQoJbWVtb3J5X21iGAUgASgNEg8KB2hvc3RfaXAYBiABKAkSFwoPY3JlYXRlZF9hdF91bml4GAcgASgDEhsKE2xhc3RfYWN0aXZlX2F0X3VuaXgYCCABKAMSEwoLdGltZW91dF9zZWMYCSABKAUSDwoHZGlza19tYhgKIAEoDRIRCglpc29sYXRpb24YCyABKAkSCwoDdm1tGAwgASgJEg8KB2JhY2tlbmQYDSABKAkSJwoFYnVpbGQYDiABKAsyEy5ob3N0YWdlbnQudjEuQnVpbGRIAIgBARIZCgxlcnJvcl9yZWFzb24YDyABKAlIAYgBARI8Cgp0aW1pbmdzX21zGBAgAygLMiguaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvLlRpbWluZ3NNc0VudHJ5EiYKB25ldHdvcmsYESABKAsyFS5ob3N0YWdlbnQudjEuTmV0d29yaxowCg5UaW1pbmdzTXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBQggKBl9idWlsZEIPCg1fZXJyb3JfcmVhc29uIisKFURlc3Ryb3lTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIhgKFkRlc3Ryb3lTYW5kYm94UmVzcG9uc2UiKQoTUGF1c2VTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIkIKFFBhdXNlU2FuZGJveFJlc3BvbnNlEioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8iYAoUUmVzdW1lU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRImCgduZXR3b3JrGAIgASgLMhUuaG9zdGFnZW50LnYxLk5ldHdvcmsSDAoEY29sZBgDIAEoCCJVChVSZXN1bWVTYW5kYm94UmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbxIQCghidWlsZF9pZBgCIAEoCSJPChFTZXROZXR3b3JrUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEiYKB25ldHdvcmsYAiABKAsyFS5ob3N0YWdlbnQudjEuTmV0d29yayJAChJTZXROZXR3b3JrUmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyIWChRMaXN0U2FuZGJveGVzUmVxdWVzdCJFChVMaXN0U2FuZGJveGVzUmVzcG9uc2USLAoJc2FuZGJveGVzGAEgAygLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIigKElN0YXRTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIr8CChNTdGF0U2FuZGJveFJlc3BvbnNlEhQKDG1lbW9yeV9ieXRlcxgBIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgCIAEoBBIVCg1wYWdlc19mYXVsdGVkGAMgASgEEhMKC3BhZ2VzX3RvdGFsGAQgASgEEg4KBmZhdWx0cxgFIAEoBBIUCgxieXRlc19jb3BpZWQYBiABKAQSFAoMYnl0ZXNfemVyb2VkGAcgASgEEhQKDGZhdWx0X3VzX3A1MBgIIAEoARIUCgxmYXVsdF91c19wOTkYCSABKAESOQoEcGlkcxgKIAMoCzIrLmhvc3RhZ2VudC52MS5TdGF0U2FuZGJveFJlc3BvbnNlLlBpZHNFbnRyeRorCglQaWRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgNOgI4ASLYAQoLRXhlY1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNjbWQYAiABKAkSDAoEYXJncxgDIAMoCRITCgt0aW1lb3V0X3NlYxgEIAEoBRILCgNjd2QYBSABKAkSLwoDZW52GAYgAygLMiIuaG9zdGFnZW50LnYxLkV4ZWNSZXF1ZXN0LkVudkVudHJ5EgwKBHVzZXIYByABKAkSDQoFc3RkaW4YCCABKAwaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJBCgxFeGVjUmVzcG9uc2USDgoGc3Rkb3V0GAEgASgMEg4KBnN0ZGVychgCIAEoDBIRCglleGl0X2NvZGUYAyABKAUimgIKEUV4ZWNTdHJlYW1SZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDY21kGAIgASgJEgwKBGFyZ3MYAyADKAkSEwoLdGltZW91dF9zZWMYBCABKAUSCwoDY3dkGAUgASgJEjUKA2VudhgGIAMoCzIoLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVxdWVzdC5FbnZFbnRyeRIMCgR1c2VyGAcgASgJEg0KBXN0ZGluGAggASgIEiwKA3B0eRgJIAEoCzIaLmhvc3RhZ2VudC52MS5UZXJtaW5hbFNpemVIAIgBARoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgYKBF9wdHkiKgoMVGVybWluYWxTaXplEgwKBGNvbHMYASABKA0SDAoEcm93cxgCIAEoDSK3AgoSRXhlY1N0cmVhbVJlc3BvbnNlEjcKBXN0YXJ0GAEgASgLMiYuaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXNwb25zZS5TdGFydEgAEjUKBGRhdGEYAiABKAsyJS5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlLkRhdGFIABIzCgNlbmQYAyABKAsyJC5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlLkVuZEgAGhQKBVN0YXJ0EgsKA3BpZBgBIAEoDRo0CgREYXRhEhAKBnN0ZG91dBgBIAEoDEgAEhAKBnN0ZGVychgCIAEoDEgAQggKBm91dHB1dBonCgNFbmQSEQoJZXhpdF9jb2RlGAEgASgFEg0KBWVycm9yGAIgASgJQgcKBWV2ZW50IlsKEFNlbmRJbnB1dFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDAoEZGF0YRgDIAEoDBILCgNlb2YYBCABKAgSCwoDcHR5GAUgASgIIhMKEVNlbmRJbnB1dFJlc3BvbnNlIkcKFFNpZ25hbFByb2Nlc3NSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDcGlkGAIgASgNEg4KBnNpZ25hbBgDIAEoBSIXChVTaWduYWxQcm9jZXNzUmVzcG9uc2UiYgoVUmVzaXplVGVybWluYWxSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDcGlkGAIgASgNEigKBHNpemUYAyABKAsyGi5ob3N0YWdlbnQudjEuVGVybWluYWxTaXplIhgKFlJlc2l6ZVRlcm1pbmFsUmVzcG9uc2UiUwoQV3JpdGVGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDwoHY29udGVudBgDIAEoDBIMCgR1c2VyGAQgASgJIhMKEVdyaXRlRmlsZVJlc3BvbnNlIkEKD1JlYWRGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSIjChBSZWFkRmlsZVJlc3BvbnNlEg8KB2NvbnRlbnQYASABKAwiuwEKFldyaXRlRmlsZVN0cmVhbVJlcXVlc3QSOQoEbWV0YRgBIAEoCzIpLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVTdHJlYW1SZXF1ZXN0Lk1ldGFIABIPCgVjaHVuaxgCIAEoDEgAEhIKCGNvbXBsZXRlGAMgASgISAAaNgoETWV0YRISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCUIJCgdjb250ZW50IhkKF1dyaXRlRmlsZVN0cmVhbVJlc3BvbnNlIkcKFVJlYWRGaWxlU3RyZWFtUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSInChZSZWFkRmlsZVN0cmVhbVJlc3BvbnNlEg0KBWNodW5rGAEgASgMItEBCglGaWxlRW50cnkSDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEgwKBHBhdGgYAyABKAkSDAoEc2l6ZRgEIAEoBBIMCgRtb2RlGAUgASgNEhMKC3Blcm1pc3Npb25zGAYgASgJEg0KBW93bmVyGAcgASgJEg0KBWdyb3VwGAggASgJEhsKE21vZGlmaWVkX2F0X3VuaXhfbXMYCSABKAMSGwoOc3ltbGlua190YXJnZXQYCiABKAlIAIgBAUIRCg9fc3ltbGlua190YXJnZXQiQQoPU3RhdEZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIjoKEFN0YXRGaWxlUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5Ik8KDkxpc3REaXJSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJEg0KBWRlcHRoGAQgASgNIjsKD0xpc3REaXJSZXNwb25zZRIoCgdlbnRyaWVzGAEgAygLMhcuaG9zdGFnZW50LnYxLkZpbGVFbnRyeSJACg5NYWtlRGlyUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSI5Cg9NYWtlRGlyUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5IlgKD01vdmVGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEg4KBnNvdXJjZRgCIAEoCRITCgtkZXN0aW5hdGlvbhgDIAEoCRIMCgR1c2VyGAQgASgJIjoKEE1vdmVGaWxlUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5IkMKEVJlbW92ZUZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIhQKElJlbW92ZUZpbGVSZXNwb25zZSJUCg9XYXRjaERpclJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkSEQoJcmVjdXJzaXZlGAQgASgIIroBChBXYXRjaERpclJlc3BvbnNlEjUKBXN0YXJ0GAEgASgLMiQuaG9zdGFnZW50LnYxLldhdGNoRGlyUmVzcG9uc2UuU3RhcnRIABI3CgZjaGFuZ2UYAiABKAsyJS5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXNwb25zZS5DaGFuZ2VIABoHCgVTdGFydBokCgZDaGFuZ2USDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJQgcKBWV2ZW50Ik4KFUNyZWF0ZVNuYXBzaG90UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEhMKC3RlbXBsYXRlX2lkGAIgASgJEgwKBG5hbWUYAyABKAkibgoWQ3JlYXRlU25hcHNob3RSZXNwb25zZRIoCgh0ZW1wbGF0ZRgBIAEoCzIWLmhvc3RhZ2VudC52MS5UZW1wbGF0ZRIqCgdzYW5kYm94GAIgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIiwKFURlbGV0ZVNuYXBzaG90UmVxdWVzdBITCgt0ZW1wbGF0ZV9pZBgBIAEoCSIYChZEZWxldGVTbmFwc2hvdFJlc3BvbnNlIqIBCghUZW1wbGF0ZRIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEgwKBHR5cGUYAyABKAkSDQoFdmNwdXMYBCABKA0SEQoJbWVtb3J5X21iGAUgASgNEg8KB2Rpc2tfbWIYBiABKA0SIgoFYnVpbGQYByABKAsyEy5ob3N0YWdlbnQudjEuQnVpbGQSFwoPY3JlYXRlZF9hdF91bml4GAggASgDIhYKFExpc3RUZW1wbGF0ZXNSZXF1ZXN0IkIKFUxpc3RUZW1wbGF0ZXNSZXNwb25zZRIpCgl0ZW1wbGF0ZXMYASADKAsyFi5ob3N0YWdlbnQudjEuVGVtcGxhdGUiEAoOR2V0SG9zdFJlcXVlc3Qi4QEKD0dldEhvc3RSZXNwb25zZRIRCgl2Y3B1c19tYXgYASABKA0SFQoNbWVtb3J5X21iX21heBgCIAEoDRIRCglpc29sYXRpb24YAyABKAkSCwoDdm1tGAQgASgJEhMKC3ZtbV92ZXJzaW9uGAUgASgJEhMKC3Nsb3RzX3RvdGFsGAYgASgNEhIKCnNsb3RzX3VzZWQYByABKA0SEAoIaW5zdGFuY2UYCCABKAkSFwoPZGlza19mcmVlX2J5dGVzGAkgASgEEhsKE2Rpc2tfcmVzZXJ2ZWRfYnl0ZXMYCiABKAQyihEKEEhvc3RBZ2VudFNlcnZpY2USWAoNQ3JlYXRlU2FuZGJveBIiLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdBojLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVzcG9uc2USWwoORGVzdHJveVNhbmRib3gSIy5ob3N0YWdlbnQudjEuRGVzdHJveVNhbmRib3hSZXF1ZXN0GiQuaG9zdGFnZW50LnYxLkRlc3Ryb3lTYW5kYm94UmVzcG9uc2USVQoMUGF1c2VTYW5kYm94EiEuaG9zdGFnZW50LnYxLlBhdXNlU2FuZGJveFJlcXVlc3QaIi5ob3N0YWdlbnQudjEuUGF1c2VTYW5kYm94UmVzcG9uc2USWAoNUmVzdW1lU2FuZGJveBIiLmhvc3RhZ2VudC52MS5SZXN1bWVTYW5kYm94UmVxdWVzdBojLmhvc3RhZ2VudC52MS5SZXN1bWVTYW5kYm94UmVzcG9uc2USTwoKU2V0TmV0d29yaxIfLmhvc3RhZ2VudC52MS5TZXROZXR3b3JrUmVxdWVzdBogLmhvc3RhZ2VudC52MS5TZXROZXR3b3JrUmVzcG9uc2USWAoNTGlzdFNhbmRib3hlcxIiLmhvc3RhZ2VudC52MS5MaXN0U2FuZGJveGVzUmVxdWVzdBojLmhvc3RhZ2VudC52MS5MaXN0U2FuZGJveGVzUmVzcG9uc2USUgoLU3RhdFNhbmRib3gSIC5ob3N0YWdlbnQudjEuU3RhdFNhbmRib3hSZXF1ZXN0GiEuaG9zdGFnZW50LnYxLlN0YXRTYW5kYm94UmVzcG9uc2USPQoERXhlYxIZLmhvc3RhZ2VudC52MS5FeGVjUmVxdWVzdBoaLmhvc3RhZ2VudC52MS5FeGVjUmVzcG9uc2USUQoKRXhlY1N0cmVhbRIfLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVxdWVzdBogLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVzcG9uc2UwARJMCglTZW5kSW5wdXQSHi5ob3N0YWdlbnQudjEuU2VuZElucHV0UmVxdWVzdBofLmhvc3RhZ2VudC52MS5TZW5kSW5wdXRSZXNwb25zZRJYCg1TaWduYWxQcm9jZXNzEiIuaG9zdGFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXNwb25zZRJbCg5SZXNpemVUZXJtaW5hbBIjLmhvc3RhZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuUmVzaXplVGVybWluYWxSZXNwb25zZRJMCglXcml0ZUZpbGUSHi5ob3N0YWdlbnQudjEuV3JpdGVGaWxlUmVxdWVzdBofLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVSZXNwb25zZRJJCghSZWFkRmlsZRIdLmhvc3RhZ2VudC52MS5SZWFkRmlsZVJlcXVlc3QaHi5ob3N0YWdlbnQudjEuUmVhZEZpbGVSZXNwb25zZRJgCg9Xcml0ZUZpbGVTdHJlYW0SJC5ob3N0YWdlbnQudjEuV3JpdGVGaWxlU3RyZWFtUmVxdWVzdBolLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVTdHJlYW1SZXNwb25zZSgBEl0KDlJlYWRGaWxlU3RyZWFtEiMuaG9zdGFnZW50LnYxLlJlYWRGaWxlU3RyZWFtUmVxdWVzdBokLmhvc3RhZ2VudC52MS5SZWFkRmlsZVN0cmVhbVJlc3BvbnNlMAESSQoIU3RhdEZpbGUSHS5ob3N0YWdlbnQudjEuU3RhdEZpbGVSZXF1ZXN0Gh4uaG9zdGFnZW50LnYxLlN0YXRGaWxlUmVzcG9uc2USRgoHTGlzdERpchIcLmhvc3RhZ2VudC52MS5MaXN0RGlyUmVxdWVzdBodLmhvc3RhZ2VudC52MS5MaXN0RGlyUmVzcG9uc2USRgoHTWFrZURpchIcLmhvc3RhZ2VudC52MS5NYWtlRGlyUmVxdWVzdBodLmhvc3RhZ2VudC52MS5NYWtlRGlyUmVzcG9uc2USSQoITW92ZUZpbGUSHS5ob3N0YWdlbnQudjEuTW92ZUZpbGVSZXF1ZXN0Gh4uaG9zdGFnZW50LnYxLk1vdmVGaWxlUmVzcG9uc2USTwoKUmVtb3ZlRmlsZRIfLmhvc3RhZ2VudC52MS5SZW1vdmVGaWxlUmVxdWVzdBogLmhvc3RhZ2VudC52MS5SZW1vdmVGaWxlUmVzcG9uc2USSwoIV2F0Y2hEaXISHS5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXF1ZXN0Gh4uaG9zdGFnZW50LnYxLldhdGNoRGlyUmVzcG9uc2UwARJbCg5DcmVhdGVTbmFwc2hvdBIjLmhvc3RhZ2VudC52MS5DcmVhdGVTbmFwc2hvdFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuQ3JlYXRlU25hcHNob3RSZXNwb25zZRJbCg5EZWxldGVTbmFwc2hvdBIjLmhvc3RhZ2VudC52MS5EZWxldGVTbmFwc2hvdFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuRGVsZXRlU25hcHNob3RSZXNwb25zZRJYCg1MaXN0VGVtcGxhdGVzEiIuaG9zdGFnZW50LnYxLkxpc3RUZW1wbGF0ZXNSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLkxpc3RUZW1wbGF0ZXNSZXNwb25zZRJGCgdHZXRIb3N0EhwuaG9zdGFnZW50LnYxLkdldEhvc3RSZXF1ZXN0Gh0uaG9zdGFnZW50LnYxLkdldEhvc3RSZXNwb25zZWIGcHJvdG8z");
 
 /**
  * A sealed generation. `generation` counts memory's builds; `stored_bytes` is what the build's folder holds on disk.
@@ -54,6 +54,39 @@ export const BuildSchema: GenMessage<Build> = /*@__PURE__*/
   messageDesc(file_hostagent, 0);
 
 /**
+ * What a guest may reach of the internet; the host's own addresses and special ranges stay closed whatever is allowed.
+ *
+ * @generated from message hostagent.v1.Network
+ */
+export type Network = Message<"hostagent.v1.Network"> & {
+  /**
+   * Whether what no list names is reachable.
+   *
+   * @generated from field: bool internet = 1;
+   */
+  internet: boolean;
+
+  /**
+   * IPv4 addresses and ranges. Allowed ones are reachable whatever else is said here.
+   *
+   * @generated from field: repeated string allow_out = 2;
+   */
+  allowOut: string[];
+
+  /**
+   * @generated from field: repeated string deny_out = 3;
+   */
+  denyOut: string[];
+};
+
+/**
+ * Describes the message hostagent.v1.Network.
+ * Use `create(NetworkSchema)` to create a new message.
+ */
+export const NetworkSchema: GenMessage<Network> = /*@__PURE__*/
+  messageDesc(file_hostagent, 1);
+
+/**
  * @generated from message hostagent.v1.CreateSandboxRequest
  */
 export type CreateSandboxRequest = Message<"hostagent.v1.CreateSandboxRequest"> & {
@@ -93,6 +126,13 @@ export type CreateSandboxRequest = Message<"hostagent.v1.CreateSandboxRequest"> 
    * @generated from field: map<string, string> env = 7;
    */
   env: { [key: string]: string };
+
+  /**
+   * Absent: all of the internet.
+   *
+   * @generated from field: hostagent.v1.Network network = 8;
+   */
+  network?: Network | undefined;
 };
 
 /**
@@ -100,7 +140,7 @@ export type CreateSandboxRequest = Message<"hostagent.v1.CreateSandboxRequest"> 
  * Use `create(CreateSandboxRequestSchema)` to create a new message.
  */
 export const CreateSandboxRequestSchema: GenMessage<CreateSandboxRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 1);
+  messageDesc(file_hostagent, 2);
 
 /**
  * @generated from message hostagent.v1.CreateSandboxResponse
@@ -117,7 +157,7 @@ export type CreateSandboxResponse = Message<"hostagent.v1.CreateSandboxResponse"
  * Use `create(CreateSandboxResponseSchema)` to create a new message.
  */
 export const CreateSandboxResponseSchema: GenMessage<CreateSandboxResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 2);
+  messageDesc(file_hostagent, 3);
 
 /**
  * @generated from message hostagent.v1.SandboxInfo
@@ -214,6 +254,11 @@ export type SandboxInfo = Message<"hostagent.v1.SandboxInfo"> & {
    * @generated from field: map<string, double> timings_ms = 16;
    */
   timingsMs: { [key: string]: number };
+
+  /**
+   * @generated from field: hostagent.v1.Network network = 17;
+   */
+  network?: Network | undefined;
 };
 
 /**
@@ -221,7 +266,7 @@ export type SandboxInfo = Message<"hostagent.v1.SandboxInfo"> & {
  * Use `create(SandboxInfoSchema)` to create a new message.
  */
 export const SandboxInfoSchema: GenMessage<SandboxInfo> = /*@__PURE__*/
-  messageDesc(file_hostagent, 3);
+  messageDesc(file_hostagent, 4);
 
 /**
  * @generated from message hostagent.v1.DestroySandboxRequest
@@ -238,7 +283,7 @@ export type DestroySandboxRequest = Message<"hostagent.v1.DestroySandboxRequest"
  * Use `create(DestroySandboxRequestSchema)` to create a new message.
  */
 export const DestroySandboxRequestSchema: GenMessage<DestroySandboxRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 4);
+  messageDesc(file_hostagent, 5);
 
 /**
  * @generated from message hostagent.v1.DestroySandboxResponse
@@ -251,7 +296,7 @@ export type DestroySandboxResponse = Message<"hostagent.v1.DestroySandboxRespons
  * Use `create(DestroySandboxResponseSchema)` to create a new message.
  */
 export const DestroySandboxResponseSchema: GenMessage<DestroySandboxResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 5);
+  messageDesc(file_hostagent, 6);
 
 /**
  * @generated from message hostagent.v1.PauseSandboxRequest
@@ -268,7 +313,7 @@ export type PauseSandboxRequest = Message<"hostagent.v1.PauseSandboxRequest"> & 
  * Use `create(PauseSandboxRequestSchema)` to create a new message.
  */
 export const PauseSandboxRequestSchema: GenMessage<PauseSandboxRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 6);
+  messageDesc(file_hostagent, 7);
 
 /**
  * @generated from message hostagent.v1.PauseSandboxResponse
@@ -285,7 +330,7 @@ export type PauseSandboxResponse = Message<"hostagent.v1.PauseSandboxResponse"> 
  * Use `create(PauseSandboxResponseSchema)` to create a new message.
  */
 export const PauseSandboxResponseSchema: GenMessage<PauseSandboxResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 7);
+  messageDesc(file_hostagent, 8);
 
 /**
  * @generated from message hostagent.v1.ResumeSandboxRequest
@@ -295,6 +340,20 @@ export type ResumeSandboxRequest = Message<"hostagent.v1.ResumeSandboxRequest"> 
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
+
+  /**
+   * Absent: as before.
+   *
+   * @generated from field: hostagent.v1.Network network = 2;
+   */
+  network?: Network | undefined;
+
+  /**
+   * Boots from the disk of the last build and leaves its memory; also where only a disk is left.
+   *
+   * @generated from field: bool cold = 3;
+   */
+  cold: boolean;
 };
 
 /**
@@ -302,7 +361,7 @@ export type ResumeSandboxRequest = Message<"hostagent.v1.ResumeSandboxRequest"> 
  * Use `create(ResumeSandboxRequestSchema)` to create a new message.
  */
 export const ResumeSandboxRequestSchema: GenMessage<ResumeSandboxRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 8);
+  messageDesc(file_hostagent, 9);
 
 /**
  * @generated from message hostagent.v1.ResumeSandboxResponse
@@ -312,6 +371,13 @@ export type ResumeSandboxResponse = Message<"hostagent.v1.ResumeSandboxResponse"
    * @generated from field: hostagent.v1.SandboxInfo sandbox = 1;
    */
   sandbox?: SandboxInfo | undefined;
+
+  /**
+   * The build that it was started from.
+   *
+   * @generated from field: string build_id = 2;
+   */
+  buildId: string;
 };
 
 /**
@@ -319,7 +385,46 @@ export type ResumeSandboxResponse = Message<"hostagent.v1.ResumeSandboxResponse"
  * Use `create(ResumeSandboxResponseSchema)` to create a new message.
  */
 export const ResumeSandboxResponseSchema: GenMessage<ResumeSandboxResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 9);
+  messageDesc(file_hostagent, 10);
+
+/**
+ * @generated from message hostagent.v1.SetNetworkRequest
+ */
+export type SetNetworkRequest = Message<"hostagent.v1.SetNetworkRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: hostagent.v1.Network network = 2;
+   */
+  network?: Network | undefined;
+};
+
+/**
+ * Describes the message hostagent.v1.SetNetworkRequest.
+ * Use `create(SetNetworkRequestSchema)` to create a new message.
+ */
+export const SetNetworkRequestSchema: GenMessage<SetNetworkRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 11);
+
+/**
+ * @generated from message hostagent.v1.SetNetworkResponse
+ */
+export type SetNetworkResponse = Message<"hostagent.v1.SetNetworkResponse"> & {
+  /**
+   * @generated from field: hostagent.v1.SandboxInfo sandbox = 1;
+   */
+  sandbox?: SandboxInfo | undefined;
+};
+
+/**
+ * Describes the message hostagent.v1.SetNetworkResponse.
+ * Use `create(SetNetworkResponseSchema)` to create a new message.
+ */
+export const SetNetworkResponseSchema: GenMessage<SetNetworkResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 12);
 
 /**
  * @generated from message hostagent.v1.ListSandboxesRequest
@@ -332,7 +437,7 @@ export type ListSandboxesRequest = Message<"hostagent.v1.ListSandboxesRequest"> 
  * Use `create(ListSandboxesRequestSchema)` to create a new message.
  */
 export const ListSandboxesRequestSchema: GenMessage<ListSandboxesRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 10);
+  messageDesc(file_hostagent, 13);
 
 /**
  * @generated from message hostagent.v1.ListSandboxesResponse
@@ -349,7 +454,7 @@ export type ListSandboxesResponse = Message<"hostagent.v1.ListSandboxesResponse"
  * Use `create(ListSandboxesResponseSchema)` to create a new message.
  */
 export const ListSandboxesResponseSchema: GenMessage<ListSandboxesResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 11);
+  messageDesc(file_hostagent, 14);
 
 /**
  * @generated from message hostagent.v1.StatSandboxRequest
@@ -366,7 +471,7 @@ export type StatSandboxRequest = Message<"hostagent.v1.StatSandboxRequest"> & {
  * Use `create(StatSandboxRequestSchema)` to create a new message.
  */
 export const StatSandboxRequestSchema: GenMessage<StatSandboxRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 12);
+  messageDesc(file_hostagent, 15);
 
 /**
  * @generated from message hostagent.v1.StatSandboxResponse
@@ -434,7 +539,7 @@ export type StatSandboxResponse = Message<"hostagent.v1.StatSandboxResponse"> & 
  * Use `create(StatSandboxResponseSchema)` to create a new message.
  */
 export const StatSandboxResponseSchema: GenMessage<StatSandboxResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 13);
+  messageDesc(file_hostagent, 16);
 
 /**
  * @generated from message hostagent.v1.ExecRequest
@@ -488,7 +593,7 @@ export type ExecRequest = Message<"hostagent.v1.ExecRequest"> & {
  * Use `create(ExecRequestSchema)` to create a new message.
  */
 export const ExecRequestSchema: GenMessage<ExecRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 14);
+  messageDesc(file_hostagent, 17);
 
 /**
  * @generated from message hostagent.v1.ExecResponse
@@ -515,7 +620,7 @@ export type ExecResponse = Message<"hostagent.v1.ExecResponse"> & {
  * Use `create(ExecResponseSchema)` to create a new message.
  */
 export const ExecResponseSchema: GenMessage<ExecResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 15);
+  messageDesc(file_hostagent, 18);
 
 /**
  * @generated from message hostagent.v1.ExecStreamRequest
@@ -564,6 +669,13 @@ export type ExecStreamRequest = Message<"hostagent.v1.ExecStreamRequest"> & {
    * @generated from field: bool stdin = 8;
    */
   stdin: boolean;
+
+  /**
+   * Runs on a terminal of this size: all output is stdout, input is open.
+   *
+   * @generated from field: optional hostagent.v1.TerminalSize pty = 9;
+   */
+  pty?: TerminalSize | undefined;
 };
 
 /**
@@ -571,7 +683,29 @@ export type ExecStreamRequest = Message<"hostagent.v1.ExecStreamRequest"> & {
  * Use `create(ExecStreamRequestSchema)` to create a new message.
  */
 export const ExecStreamRequestSchema: GenMessage<ExecStreamRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 16);
+  messageDesc(file_hostagent, 19);
+
+/**
+ * @generated from message hostagent.v1.TerminalSize
+ */
+export type TerminalSize = Message<"hostagent.v1.TerminalSize"> & {
+  /**
+   * @generated from field: uint32 cols = 1;
+   */
+  cols: number;
+
+  /**
+   * @generated from field: uint32 rows = 2;
+   */
+  rows: number;
+};
+
+/**
+ * Describes the message hostagent.v1.TerminalSize.
+ * Use `create(TerminalSizeSchema)` to create a new message.
+ */
+export const TerminalSizeSchema: GenMessage<TerminalSize> = /*@__PURE__*/
+  messageDesc(file_hostagent, 20);
 
 /**
  * @generated from message hostagent.v1.ExecStreamResponse
@@ -606,7 +740,7 @@ export type ExecStreamResponse = Message<"hostagent.v1.ExecStreamResponse"> & {
  * Use `create(ExecStreamResponseSchema)` to create a new message.
  */
 export const ExecStreamResponseSchema: GenMessage<ExecStreamResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 17);
+  messageDesc(file_hostagent, 21);
 
 /**
  * @generated from message hostagent.v1.ExecStreamResponse.Start
@@ -623,7 +757,7 @@ export type ExecStreamResponse_Start = Message<"hostagent.v1.ExecStreamResponse.
  * Use `create(ExecStreamResponse_StartSchema)` to create a new message.
  */
 export const ExecStreamResponse_StartSchema: GenMessage<ExecStreamResponse_Start> = /*@__PURE__*/
-  messageDesc(file_hostagent, 17, 0);
+  messageDesc(file_hostagent, 21, 0);
 
 /**
  * @generated from message hostagent.v1.ExecStreamResponse.Data
@@ -652,7 +786,7 @@ export type ExecStreamResponse_Data = Message<"hostagent.v1.ExecStreamResponse.D
  * Use `create(ExecStreamResponse_DataSchema)` to create a new message.
  */
 export const ExecStreamResponse_DataSchema: GenMessage<ExecStreamResponse_Data> = /*@__PURE__*/
-  messageDesc(file_hostagent, 17, 1);
+  messageDesc(file_hostagent, 21, 1);
 
 /**
  * @generated from message hostagent.v1.ExecStreamResponse.End
@@ -674,7 +808,7 @@ export type ExecStreamResponse_End = Message<"hostagent.v1.ExecStreamResponse.En
  * Use `create(ExecStreamResponse_EndSchema)` to create a new message.
  */
 export const ExecStreamResponse_EndSchema: GenMessage<ExecStreamResponse_End> = /*@__PURE__*/
-  messageDesc(file_hostagent, 17, 2);
+  messageDesc(file_hostagent, 21, 2);
 
 /**
  * @generated from message hostagent.v1.SendInputRequest
@@ -699,6 +833,13 @@ export type SendInputRequest = Message<"hostagent.v1.SendInputRequest"> & {
    * @generated from field: bool eof = 4;
    */
   eof: boolean;
+
+  /**
+   * The process runs on a terminal; that has no eof.
+   *
+   * @generated from field: bool pty = 5;
+   */
+  pty: boolean;
 };
 
 /**
@@ -706,7 +847,7 @@ export type SendInputRequest = Message<"hostagent.v1.SendInputRequest"> & {
  * Use `create(SendInputRequestSchema)` to create a new message.
  */
 export const SendInputRequestSchema: GenMessage<SendInputRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 18);
+  messageDesc(file_hostagent, 22);
 
 /**
  * @generated from message hostagent.v1.SendInputResponse
@@ -719,7 +860,7 @@ export type SendInputResponse = Message<"hostagent.v1.SendInputResponse"> & {
  * Use `create(SendInputResponseSchema)` to create a new message.
  */
 export const SendInputResponseSchema: GenMessage<SendInputResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 19);
+  messageDesc(file_hostagent, 23);
 
 /**
  * @generated from message hostagent.v1.SignalProcessRequest
@@ -748,7 +889,7 @@ export type SignalProcessRequest = Message<"hostagent.v1.SignalProcessRequest"> 
  * Use `create(SignalProcessRequestSchema)` to create a new message.
  */
 export const SignalProcessRequestSchema: GenMessage<SignalProcessRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 20);
+  messageDesc(file_hostagent, 24);
 
 /**
  * @generated from message hostagent.v1.SignalProcessResponse
@@ -761,7 +902,47 @@ export type SignalProcessResponse = Message<"hostagent.v1.SignalProcessResponse"
  * Use `create(SignalProcessResponseSchema)` to create a new message.
  */
 export const SignalProcessResponseSchema: GenMessage<SignalProcessResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 21);
+  messageDesc(file_hostagent, 25);
+
+/**
+ * @generated from message hostagent.v1.ResizeTerminalRequest
+ */
+export type ResizeTerminalRequest = Message<"hostagent.v1.ResizeTerminalRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: uint32 pid = 2;
+   */
+  pid: number;
+
+  /**
+   * @generated from field: hostagent.v1.TerminalSize size = 3;
+   */
+  size?: TerminalSize | undefined;
+};
+
+/**
+ * Describes the message hostagent.v1.ResizeTerminalRequest.
+ * Use `create(ResizeTerminalRequestSchema)` to create a new message.
+ */
+export const ResizeTerminalRequestSchema: GenMessage<ResizeTerminalRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 26);
+
+/**
+ * @generated from message hostagent.v1.ResizeTerminalResponse
+ */
+export type ResizeTerminalResponse = Message<"hostagent.v1.ResizeTerminalResponse"> & {
+};
+
+/**
+ * Describes the message hostagent.v1.ResizeTerminalResponse.
+ * Use `create(ResizeTerminalResponseSchema)` to create a new message.
+ */
+export const ResizeTerminalResponseSchema: GenMessage<ResizeTerminalResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 27);
 
 /**
  * @generated from message hostagent.v1.WriteFileRequest
@@ -793,7 +974,7 @@ export type WriteFileRequest = Message<"hostagent.v1.WriteFileRequest"> & {
  * Use `create(WriteFileRequestSchema)` to create a new message.
  */
 export const WriteFileRequestSchema: GenMessage<WriteFileRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 22);
+  messageDesc(file_hostagent, 28);
 
 /**
  * @generated from message hostagent.v1.WriteFileResponse
@@ -806,7 +987,7 @@ export type WriteFileResponse = Message<"hostagent.v1.WriteFileResponse"> & {
  * Use `create(WriteFileResponseSchema)` to create a new message.
  */
 export const WriteFileResponseSchema: GenMessage<WriteFileResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 23);
+  messageDesc(file_hostagent, 29);
 
 /**
  * @generated from message hostagent.v1.ReadFileRequest
@@ -833,7 +1014,7 @@ export type ReadFileRequest = Message<"hostagent.v1.ReadFileRequest"> & {
  * Use `create(ReadFileRequestSchema)` to create a new message.
  */
 export const ReadFileRequestSchema: GenMessage<ReadFileRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 24);
+  messageDesc(file_hostagent, 30);
 
 /**
  * @generated from message hostagent.v1.ReadFileResponse
@@ -850,7 +1031,7 @@ export type ReadFileResponse = Message<"hostagent.v1.ReadFileResponse"> & {
  * Use `create(ReadFileResponseSchema)` to create a new message.
  */
 export const ReadFileResponseSchema: GenMessage<ReadFileResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 25);
+  messageDesc(file_hostagent, 31);
 
 /**
  * @generated from message hostagent.v1.WriteFileStreamRequest
@@ -887,7 +1068,7 @@ export type WriteFileStreamRequest = Message<"hostagent.v1.WriteFileStreamReques
  * Use `create(WriteFileStreamRequestSchema)` to create a new message.
  */
 export const WriteFileStreamRequestSchema: GenMessage<WriteFileStreamRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 26);
+  messageDesc(file_hostagent, 32);
 
 /**
  * @generated from message hostagent.v1.WriteFileStreamRequest.Meta
@@ -914,7 +1095,7 @@ export type WriteFileStreamRequest_Meta = Message<"hostagent.v1.WriteFileStreamR
  * Use `create(WriteFileStreamRequest_MetaSchema)` to create a new message.
  */
 export const WriteFileStreamRequest_MetaSchema: GenMessage<WriteFileStreamRequest_Meta> = /*@__PURE__*/
-  messageDesc(file_hostagent, 26, 0);
+  messageDesc(file_hostagent, 32, 0);
 
 /**
  * @generated from message hostagent.v1.WriteFileStreamResponse
@@ -927,7 +1108,7 @@ export type WriteFileStreamResponse = Message<"hostagent.v1.WriteFileStreamRespo
  * Use `create(WriteFileStreamResponseSchema)` to create a new message.
  */
 export const WriteFileStreamResponseSchema: GenMessage<WriteFileStreamResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 27);
+  messageDesc(file_hostagent, 33);
 
 /**
  * @generated from message hostagent.v1.ReadFileStreamRequest
@@ -954,7 +1135,7 @@ export type ReadFileStreamRequest = Message<"hostagent.v1.ReadFileStreamRequest"
  * Use `create(ReadFileStreamRequestSchema)` to create a new message.
  */
 export const ReadFileStreamRequestSchema: GenMessage<ReadFileStreamRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 28);
+  messageDesc(file_hostagent, 34);
 
 /**
  * @generated from message hostagent.v1.ReadFileStreamResponse
@@ -971,7 +1152,405 @@ export type ReadFileStreamResponse = Message<"hostagent.v1.ReadFileStreamRespons
  * Use `create(ReadFileStreamResponseSchema)` to create a new message.
  */
 export const ReadFileStreamResponseSchema: GenMessage<ReadFileStreamResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 29);
+  messageDesc(file_hostagent, 35);
+
+/**
+ * @generated from message hostagent.v1.FileEntry
+ */
+export type FileEntry = Message<"hostagent.v1.FileEntry"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * file | directory | other; of a symbolic link, what it points to.
+   *
+   * @generated from field: string type = 2;
+   */
+  type: string;
+
+  /**
+   * @generated from field: string path = 3;
+   */
+  path: string;
+
+  /**
+   * @generated from field: uint64 size = 4;
+   */
+  size: bigint;
+
+  /**
+   * Permission bits.
+   *
+   * @generated from field: uint32 mode = 5;
+   */
+  mode: number;
+
+  /**
+   * Ten characters, for example `-rw-r--r--`.
+   *
+   * @generated from field: string permissions = 6;
+   */
+  permissions: string;
+
+  /**
+   * @generated from field: string owner = 7;
+   */
+  owner: string;
+
+  /**
+   * @generated from field: string group = 8;
+   */
+  group: string;
+
+  /**
+   * @generated from field: int64 modified_at_unix_ms = 9;
+   */
+  modifiedAtUnixMs: bigint;
+
+  /**
+   * Only of symbolic links.
+   *
+   * @generated from field: optional string symlink_target = 10;
+   */
+  symlinkTarget?: string | undefined;
+};
+
+/**
+ * Describes the message hostagent.v1.FileEntry.
+ * Use `create(FileEntrySchema)` to create a new message.
+ */
+export const FileEntrySchema: GenMessage<FileEntry> = /*@__PURE__*/
+  messageDesc(file_hostagent, 36);
+
+/**
+ * @generated from message hostagent.v1.StatFileRequest
+ */
+export type StatFileRequest = Message<"hostagent.v1.StatFileRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * @generated from field: string user = 3;
+   */
+  user: string;
+};
+
+/**
+ * Describes the message hostagent.v1.StatFileRequest.
+ * Use `create(StatFileRequestSchema)` to create a new message.
+ */
+export const StatFileRequestSchema: GenMessage<StatFileRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 37);
+
+/**
+ * @generated from message hostagent.v1.StatFileResponse
+ */
+export type StatFileResponse = Message<"hostagent.v1.StatFileResponse"> & {
+  /**
+   * @generated from field: hostagent.v1.FileEntry entry = 1;
+   */
+  entry?: FileEntry | undefined;
+};
+
+/**
+ * Describes the message hostagent.v1.StatFileResponse.
+ * Use `create(StatFileResponseSchema)` to create a new message.
+ */
+export const StatFileResponseSchema: GenMessage<StatFileResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 38);
+
+/**
+ * @generated from message hostagent.v1.ListDirRequest
+ */
+export type ListDirRequest = Message<"hostagent.v1.ListDirRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * @generated from field: string user = 3;
+   */
+  user: string;
+
+  /**
+   * 0 counts as 1.
+   *
+   * @generated from field: uint32 depth = 4;
+   */
+  depth: number;
+};
+
+/**
+ * Describes the message hostagent.v1.ListDirRequest.
+ * Use `create(ListDirRequestSchema)` to create a new message.
+ */
+export const ListDirRequestSchema: GenMessage<ListDirRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 39);
+
+/**
+ * @generated from message hostagent.v1.ListDirResponse
+ */
+export type ListDirResponse = Message<"hostagent.v1.ListDirResponse"> & {
+  /**
+   * @generated from field: repeated hostagent.v1.FileEntry entries = 1;
+   */
+  entries: FileEntry[];
+};
+
+/**
+ * Describes the message hostagent.v1.ListDirResponse.
+ * Use `create(ListDirResponseSchema)` to create a new message.
+ */
+export const ListDirResponseSchema: GenMessage<ListDirResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 40);
+
+/**
+ * @generated from message hostagent.v1.MakeDirRequest
+ */
+export type MakeDirRequest = Message<"hostagent.v1.MakeDirRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * @generated from field: string user = 3;
+   */
+  user: string;
+};
+
+/**
+ * Describes the message hostagent.v1.MakeDirRequest.
+ * Use `create(MakeDirRequestSchema)` to create a new message.
+ */
+export const MakeDirRequestSchema: GenMessage<MakeDirRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 41);
+
+/**
+ * @generated from message hostagent.v1.MakeDirResponse
+ */
+export type MakeDirResponse = Message<"hostagent.v1.MakeDirResponse"> & {
+  /**
+   * @generated from field: hostagent.v1.FileEntry entry = 1;
+   */
+  entry?: FileEntry | undefined;
+};
+
+/**
+ * Describes the message hostagent.v1.MakeDirResponse.
+ * Use `create(MakeDirResponseSchema)` to create a new message.
+ */
+export const MakeDirResponseSchema: GenMessage<MakeDirResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 42);
+
+/**
+ * @generated from message hostagent.v1.MoveFileRequest
+ */
+export type MoveFileRequest = Message<"hostagent.v1.MoveFileRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: string source = 2;
+   */
+  source: string;
+
+  /**
+   * @generated from field: string destination = 3;
+   */
+  destination: string;
+
+  /**
+   * @generated from field: string user = 4;
+   */
+  user: string;
+};
+
+/**
+ * Describes the message hostagent.v1.MoveFileRequest.
+ * Use `create(MoveFileRequestSchema)` to create a new message.
+ */
+export const MoveFileRequestSchema: GenMessage<MoveFileRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 43);
+
+/**
+ * @generated from message hostagent.v1.MoveFileResponse
+ */
+export type MoveFileResponse = Message<"hostagent.v1.MoveFileResponse"> & {
+  /**
+   * @generated from field: hostagent.v1.FileEntry entry = 1;
+   */
+  entry?: FileEntry | undefined;
+};
+
+/**
+ * Describes the message hostagent.v1.MoveFileResponse.
+ * Use `create(MoveFileResponseSchema)` to create a new message.
+ */
+export const MoveFileResponseSchema: GenMessage<MoveFileResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 44);
+
+/**
+ * @generated from message hostagent.v1.RemoveFileRequest
+ */
+export type RemoveFileRequest = Message<"hostagent.v1.RemoveFileRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * @generated from field: string user = 3;
+   */
+  user: string;
+};
+
+/**
+ * Describes the message hostagent.v1.RemoveFileRequest.
+ * Use `create(RemoveFileRequestSchema)` to create a new message.
+ */
+export const RemoveFileRequestSchema: GenMessage<RemoveFileRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 45);
+
+/**
+ * @generated from message hostagent.v1.RemoveFileResponse
+ */
+export type RemoveFileResponse = Message<"hostagent.v1.RemoveFileResponse"> & {
+};
+
+/**
+ * Describes the message hostagent.v1.RemoveFileResponse.
+ * Use `create(RemoveFileResponseSchema)` to create a new message.
+ */
+export const RemoveFileResponseSchema: GenMessage<RemoveFileResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 46);
+
+/**
+ * @generated from message hostagent.v1.WatchDirRequest
+ */
+export type WatchDirRequest = Message<"hostagent.v1.WatchDirRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * @generated from field: string user = 3;
+   */
+  user: string;
+
+  /**
+   * @generated from field: bool recursive = 4;
+   */
+  recursive: boolean;
+};
+
+/**
+ * Describes the message hostagent.v1.WatchDirRequest.
+ * Use `create(WatchDirRequestSchema)` to create a new message.
+ */
+export const WatchDirRequestSchema: GenMessage<WatchDirRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 47);
+
+/**
+ * @generated from message hostagent.v1.WatchDirResponse
+ */
+export type WatchDirResponse = Message<"hostagent.v1.WatchDirResponse"> & {
+  /**
+   * @generated from oneof hostagent.v1.WatchDirResponse.event
+   */
+  event: {
+    /**
+     * @generated from field: hostagent.v1.WatchDirResponse.Start start = 1;
+     */
+    value: WatchDirResponse_Start;
+    case: "start";
+  } | {
+    /**
+     * @generated from field: hostagent.v1.WatchDirResponse.Change change = 2;
+     */
+    value: WatchDirResponse_Change;
+    case: "change";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message hostagent.v1.WatchDirResponse.
+ * Use `create(WatchDirResponseSchema)` to create a new message.
+ */
+export const WatchDirResponseSchema: GenMessage<WatchDirResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 48);
+
+/**
+ * @generated from message hostagent.v1.WatchDirResponse.Start
+ */
+export type WatchDirResponse_Start = Message<"hostagent.v1.WatchDirResponse.Start"> & {
+};
+
+/**
+ * Describes the message hostagent.v1.WatchDirResponse.Start.
+ * Use `create(WatchDirResponse_StartSchema)` to create a new message.
+ */
+export const WatchDirResponse_StartSchema: GenMessage<WatchDirResponse_Start> = /*@__PURE__*/
+  messageDesc(file_hostagent, 48, 0);
+
+/**
+ * @generated from message hostagent.v1.WatchDirResponse.Change
+ */
+export type WatchDirResponse_Change = Message<"hostagent.v1.WatchDirResponse.Change"> & {
+  /**
+   * Relative to the watched directory.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * create | write | remove | rename | chmod
+   *
+   * @generated from field: string type = 2;
+   */
+  type: string;
+};
+
+/**
+ * Describes the message hostagent.v1.WatchDirResponse.Change.
+ * Use `create(WatchDirResponse_ChangeSchema)` to create a new message.
+ */
+export const WatchDirResponse_ChangeSchema: GenMessage<WatchDirResponse_Change> = /*@__PURE__*/
+  messageDesc(file_hostagent, 48, 1);
 
 /**
  * @generated from message hostagent.v1.CreateSnapshotRequest
@@ -998,7 +1577,7 @@ export type CreateSnapshotRequest = Message<"hostagent.v1.CreateSnapshotRequest"
  * Use `create(CreateSnapshotRequestSchema)` to create a new message.
  */
 export const CreateSnapshotRequestSchema: GenMessage<CreateSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 30);
+  messageDesc(file_hostagent, 49);
 
 /**
  * @generated from message hostagent.v1.CreateSnapshotResponse
@@ -1020,7 +1599,7 @@ export type CreateSnapshotResponse = Message<"hostagent.v1.CreateSnapshotRespons
  * Use `create(CreateSnapshotResponseSchema)` to create a new message.
  */
 export const CreateSnapshotResponseSchema: GenMessage<CreateSnapshotResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 31);
+  messageDesc(file_hostagent, 50);
 
 /**
  * @generated from message hostagent.v1.DeleteSnapshotRequest
@@ -1037,7 +1616,7 @@ export type DeleteSnapshotRequest = Message<"hostagent.v1.DeleteSnapshotRequest"
  * Use `create(DeleteSnapshotRequestSchema)` to create a new message.
  */
 export const DeleteSnapshotRequestSchema: GenMessage<DeleteSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 32);
+  messageDesc(file_hostagent, 51);
 
 /**
  * @generated from message hostagent.v1.DeleteSnapshotResponse
@@ -1050,7 +1629,7 @@ export type DeleteSnapshotResponse = Message<"hostagent.v1.DeleteSnapshotRespons
  * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
  */
 export const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 33);
+  messageDesc(file_hostagent, 52);
 
 /**
  * @generated from message hostagent.v1.Template
@@ -1108,7 +1687,7 @@ export type Template = Message<"hostagent.v1.Template"> & {
  * Use `create(TemplateSchema)` to create a new message.
  */
 export const TemplateSchema: GenMessage<Template> = /*@__PURE__*/
-  messageDesc(file_hostagent, 34);
+  messageDesc(file_hostagent, 53);
 
 /**
  * @generated from message hostagent.v1.ListTemplatesRequest
@@ -1121,7 +1700,7 @@ export type ListTemplatesRequest = Message<"hostagent.v1.ListTemplatesRequest"> 
  * Use `create(ListTemplatesRequestSchema)` to create a new message.
  */
 export const ListTemplatesRequestSchema: GenMessage<ListTemplatesRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 35);
+  messageDesc(file_hostagent, 54);
 
 /**
  * @generated from message hostagent.v1.ListTemplatesResponse
@@ -1138,7 +1717,7 @@ export type ListTemplatesResponse = Message<"hostagent.v1.ListTemplatesResponse"
  * Use `create(ListTemplatesResponseSchema)` to create a new message.
  */
 export const ListTemplatesResponseSchema: GenMessage<ListTemplatesResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 36);
+  messageDesc(file_hostagent, 55);
 
 /**
  * @generated from message hostagent.v1.GetHostRequest
@@ -1151,7 +1730,7 @@ export type GetHostRequest = Message<"hostagent.v1.GetHostRequest"> & {
  * Use `create(GetHostRequestSchema)` to create a new message.
  */
 export const GetHostRequestSchema: GenMessage<GetHostRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 37);
+  messageDesc(file_hostagent, 56);
 
 /**
  * @generated from message hostagent.v1.GetHostResponse
@@ -1196,6 +1775,18 @@ export type GetHostResponse = Message<"hostagent.v1.GetHostResponse"> & {
    * @generated from field: string instance = 8;
    */
   instance: string;
+
+  /**
+   * Of the file system that builds and disks are on: free for Thaw, and what running sandboxes may need to be paused.
+   *
+   * @generated from field: uint64 disk_free_bytes = 9;
+   */
+  diskFreeBytes: bigint;
+
+  /**
+   * @generated from field: uint64 disk_reserved_bytes = 10;
+   */
+  diskReservedBytes: bigint;
 };
 
 /**
@@ -1203,7 +1794,7 @@ export type GetHostResponse = Message<"hostagent.v1.GetHostResponse"> & {
  * Use `create(GetHostResponseSchema)` to create a new message.
  */
 export const GetHostResponseSchema: GenMessage<GetHostResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 38);
+  messageDesc(file_hostagent, 57);
 
 /**
  * @generated from service hostagent.v1.HostAgentService
@@ -1240,6 +1831,16 @@ export const HostAgentService: GenService<{
     methodKind: "unary";
     input: typeof ResumeSandboxRequestSchema;
     output: typeof ResumeSandboxResponseSchema;
+  },
+  /**
+   * What its guest may reach, from now on and after later resumes.
+   *
+   * @generated from rpc hostagent.v1.HostAgentService.SetNetwork
+   */
+  setNetwork: {
+    methodKind: "unary";
+    input: typeof SetNetworkRequestSchema;
+    output: typeof SetNetworkResponseSchema;
   },
   /**
    * @generated from rpc hostagent.v1.HostAgentService.ListSandboxes
@@ -1294,6 +1895,16 @@ export const HostAgentService: GenService<{
     output: typeof SignalProcessResponseSchema;
   },
   /**
+   * A new size for the terminal of a process started by ExecStream.
+   *
+   * @generated from rpc hostagent.v1.HostAgentService.ResizeTerminal
+   */
+  resizeTerminal: {
+    methodKind: "unary";
+    input: typeof ResizeTerminalRequestSchema;
+    output: typeof ResizeTerminalResponseSchema;
+  },
+  /**
    * @generated from rpc hostagent.v1.HostAgentService.WriteFile
    */
   writeFile: {
@@ -1324,6 +1935,58 @@ export const HostAgentService: GenService<{
     methodKind: "server_streaming";
     input: typeof ReadFileStreamRequestSchema;
     output: typeof ReadFileStreamResponseSchema;
+  },
+  /**
+   * @generated from rpc hostagent.v1.HostAgentService.StatFile
+   */
+  statFile: {
+    methodKind: "unary";
+    input: typeof StatFileRequestSchema;
+    output: typeof StatFileResponseSchema;
+  },
+  /**
+   * @generated from rpc hostagent.v1.HostAgentService.ListDir
+   */
+  listDir: {
+    methodKind: "unary";
+    input: typeof ListDirRequestSchema;
+    output: typeof ListDirResponseSchema;
+  },
+  /**
+   * @generated from rpc hostagent.v1.HostAgentService.MakeDir
+   */
+  makeDir: {
+    methodKind: "unary";
+    input: typeof MakeDirRequestSchema;
+    output: typeof MakeDirResponseSchema;
+  },
+  /**
+   * @generated from rpc hostagent.v1.HostAgentService.MoveFile
+   */
+  moveFile: {
+    methodKind: "unary";
+    input: typeof MoveFileRequestSchema;
+    output: typeof MoveFileResponseSchema;
+  },
+  /**
+   * A whole tree; a path that does not exist is success.
+   *
+   * @generated from rpc hostagent.v1.HostAgentService.RemoveFile
+   */
+  removeFile: {
+    methodKind: "unary";
+    input: typeof RemoveFileRequestSchema;
+    output: typeof RemoveFileResponseSchema;
+  },
+  /**
+   * First `start`: what happens from then on is told.
+   *
+   * @generated from rpc hostagent.v1.HostAgentService.WatchDir
+   */
+  watchDir: {
+    methodKind: "server_streaming";
+    input: typeof WatchDirRequestSchema;
+    output: typeof WatchDirResponseSchema;
   },
   /**
    * @generated from rpc hostagent.v1.HostAgentService.CreateSnapshot
