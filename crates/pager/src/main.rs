@@ -1,7 +1,7 @@
 //! Serves one VM's missing memory through userfaultfd and finds its dirty pages.
 //!
-//! The keeper starts it and asks it, over the control channel at descriptor 3: `start`, `pagemap`, `dump`, `commit`,
-//! `abort`, `stats`. It tells the keeper `handshake` (with a spare of the userfaultfd), `failed` and `gone`.
+//! The keeper starts it and asks it, over the control channel at descriptor 3: `start`, `pagemap`, `workset`, `dump`,
+//! `commit`, `abort`, `stats`. It tells the keeper `handshake` (with a spare of the userfaultfd), `failed` and `gone`.
 //!
 //! ```text
 //!            start            handshake              VMM ends
@@ -31,8 +31,10 @@ mod state;
 mod stats;
 mod uffd;
 mod vmm;
+mod workset;
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -76,17 +78,28 @@ fn answer(session: &Session, request: Request) -> Result<Value, ControlError> {
         "dump" => dump::dump(session, request),
         "commit" => commit::commit(session, request),
         "abort" => commit::abort(session),
+        "workset" => take_workset(session, request),
         "stats" => stats::stats(session),
         "start" => Err(ControlError::new("invalid_state", "the pager is started already")),
         other => Err(ControlError::invalid(format!("unknown request {other:?}"))),
     }
 }
 
+/// The descriptor that the field `name` of a request stands for.
+fn take_named(mut request: Request, name: &str) -> Result<OwnedFd, ControlError> {
+    let index = request.json.get(name).and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok());
+    request.take_fd(index.ok_or_else(|| ControlError::invalid(format!("{name}: which descriptor?")))?)
+}
+
+/// Writes the pages needed so far, those installed ahead included, and ends the recording.
+fn take_workset(session: &Session, request: Request) -> Result<Value, ControlError> {
+    let file = take_named(request, "file")?;
+    Ok(json!({"pages": session.recorder.write(file)?}))
+}
+
 /// The VMM's /proc/PID/pagemap, opened by the keeper. To be given after the handshake and before the first dump.
-fn take_pagemap(session: &Session, mut request: Request) -> Result<Value, ControlError> {
-    let index =
-        request.json.get("pagemap").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok());
-    let fd = request.take_fd(index.ok_or_else(|| ControlError::invalid("pagemap: which descriptor?"))?)?;
+fn take_pagemap(session: &Session, request: Request) -> Result<Value, ControlError> {
+    let fd = take_named(request, "pagemap")?;
     session.running_vmm()?.set_pagemap(Pagemap::adopt(File::from(fd), session.peer_uid)?);
     Ok(json!({}))
 }

@@ -86,6 +86,13 @@ impl Regions {
         self.0.iter().find(|region| region.addresses().contains(&address))
     }
 
+    /// The region that holds a byte of guest memory.
+    pub fn holding(&self, offset: u64) -> Option<&Region> {
+        self.0[..self.0.partition_point(|region| region.offset <= offset)]
+            .last()
+            .filter(|region| offset - region.offset < region.size)
+    }
+
     /// The parts of a range of addresses that are guest memory, as page numbers.
     pub fn pages(&self, addresses: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         self.0.iter().filter_map(move |region| {
@@ -169,6 +176,9 @@ mod tests {
         let regions = two();
         assert_eq!(regions.at(8388608 + 5).unwrap().offset, 0);
         assert!(regions.at(8388608 + 8192).is_none());
+        assert_eq!(regions.holding(8191).unwrap().base, 8388608);
+        assert_eq!(regions.holding(8192).unwrap().base, 1048576);
+        assert!(regions.holding(6 * PAGE).is_none());
         assert_eq!(regions.pages(0..1 << 40).collect::<Vec<_>>(), [0..2, 2..6]);
         assert_eq!(regions.pages(1048576 + PAGE..1048576 + 3 * PAGE).collect::<Vec<_>>(), vec![3..5]);
         let spans: Vec<_> = regions.spans(1..4).map(|span| (span.address, span.length)).collect();

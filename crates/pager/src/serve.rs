@@ -5,8 +5,10 @@
 //!    install anything while a discard is unread: so discards are applied first, then the faults answered;
 //! 3. for each fault the page itself, then its neighbours within an aligned window, as far as they come from the
 //!    same place. A page that is there already stays: the kernel says so;
-//! 4. faults that the kernel refused meanwhile wait for the next round.
+//! 4. faults that the kernel refused meanwhile wait for the next round;
+//! 5. while nothing waits, pages of the recorded working set, a few at a time.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -25,9 +27,12 @@ use crate::vmm::Vmm;
 
 /// Larger windows bring many times more bytes than the guest uses, smaller ones more faults.
 const WINDOW_PAGES: u64 = 16;
+/// So many pages are installed ahead at once: a fault waits for no more than these.
+const AHEAD_PAGES: u64 = 64;
 /// At most one fault waits per thread of the VMM.
 const FAULTS_MAX: usize = 4096;
 const RETRY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Waits for the VMM and serves it until it ends.
 pub fn serve(session: &Session, listener: OwnedFd) -> std::io::Result<()> {
@@ -43,6 +48,7 @@ pub fn serve(session: &Session, listener: OwnedFd) -> std::io::Result<()> {
         protect: session.mode == Mode::Restore && session.tracker() == Tracker::Scan,
         installed: PageSet::new(&installed),
         waiting: Vec::with_capacity(FAULTS_MAX),
+        ahead: std::mem::take(&mut lock(&session.ahead)),
     };
     server.run(&listener)?;
     session.report_gone();
@@ -59,6 +65,8 @@ struct Server<'a> {
     installed: PageSet<'a>,
     /// Addresses of faults that are read and not answered.
     waiting: Vec<u64>,
+    /// Pages to install while nothing waits.
+    ahead: VecDeque<Range<u64>>,
 }
 
 /// What is to be done about a fault.
@@ -94,6 +102,9 @@ impl Server<'_> {
                 }
             }
             self.waiting.truncate(left);
+            if left == 0 {
+                self.install_ahead(&source);
+            }
         }
         Ok(())
     }
@@ -107,8 +118,12 @@ impl Server<'_> {
             PollFd::new(&self.vmm.process, PollFlags::IN),
             PollFd::new(listener, PollFlags::IN),
         ];
-        let retry = (!self.waiting.is_empty()).then_some(&RETRY);
-        rustix::io::retry_on_intr(|| poll(&mut polled, retry))?;
+        let limit = match (self.waiting.is_empty(), self.ahead.is_empty()) {
+            (true, true) => None,
+            (true, false) => Some(&AT_ONCE),
+            (false, _) => Some(&RETRY),
+        };
+        rustix::io::retry_on_intr(|| poll(&mut polled, limit))?;
         if polled[1].revents().intersects(ended) || polled[2].revents().contains(PollFlags::IN) {
             return Ok(false);
         }
@@ -213,6 +228,43 @@ impl Server<'_> {
         }
     }
 
+    /// The next pages of the working set. What the kernel refuses is left to its faults.
+    fn install_ahead(&mut self, source: &Source) {
+        let Some(wanted) = self.ahead.pop_front() else { return };
+        let start = wanted.start * PAGE_BYTES;
+        let Some(region) = self.regions.holding(start).copied() else { return };
+        let piece = source.piece(start);
+        let zero = self.is_zero(&piece, wanted.start);
+        let last = piece.range.end.min(region.offset + region.size) / PAGE_BYTES;
+        let limit = wanted.end.min(last).min(wanted.start + AHEAD_PAGES);
+        let mut end = wanted.start;
+        while end < limit && self.belongs(&piece, zero, end) {
+            end += 1;
+        }
+        let mut next = wanted.start + 1;
+        if end > wanted.start {
+            let done = match self.install(&region, &piece, zero, wanted.start..end) {
+                Install::Done => end - wanted.start,
+                Install::Part(bytes) => bytes / PAGE_BYTES,
+                // An event must be read first.
+                Install::Busy => {
+                    self.ahead.push_front(wanted);
+                    return;
+                }
+                Install::Present => 0,
+                _ => {
+                    self.ahead.clear();
+                    return;
+                }
+            };
+            self.session.counters.pages_ahead.fetch_add(done, Ordering::Relaxed);
+            next = wanted.start + done.max(1);
+        }
+        if next < wanted.end {
+            self.ahead.push_front(next..wanted.end);
+        }
+    }
+
     fn belongs(&self, piece: &Piece<'_>, zero: bool, page: u64) -> bool {
         !self.installed.contains(page) && self.is_zero(piece, page) == zero
     }
@@ -267,6 +319,7 @@ impl Server<'_> {
         };
         if done > 0 {
             self.installed.insert(pages.start..pages.start + done / PAGE_BYTES);
+            self.session.recorder.note(pages.start..pages.start + done / PAGE_BYTES);
             let total = if bytes.is_some() { &counters.bytes_copied } else { &counters.bytes_zeroed };
             total.fetch_add(done, Ordering::Relaxed);
             if let (Some(_), Some(served)) = (bytes, piece.served()) {

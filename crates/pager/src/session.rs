@@ -1,5 +1,7 @@
 //! One VM's memory: what the thread that serves faults and the thread that answers requests share.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -11,6 +13,7 @@ use crate::page_set::PAGE_BYTES;
 use crate::source::{BytesByBuild, Source};
 use crate::state::State;
 use crate::vmm::Vmm;
+use crate::workset::Recorder;
 
 /// Failures told to the keeper; more of them say nothing new, and a VMM must not be able to flood it.
 const REPORTS_MAX: u64 = 32;
@@ -39,6 +42,9 @@ pub struct Session {
     pub peer_uid: u32,
     pub state: State,
     pub counters: Counters,
+    pub recorder: Recorder,
+    /// Pages to install ahead of their faults.
+    pub ahead: Mutex<VecDeque<Range<u64>>>,
     pub bytes_by_build: Mutex<BytesByBuild>,
     /// Set at the handshake.
     pub vmm: OnceLock<Vmm>,
@@ -56,6 +62,8 @@ pub struct Session {
 pub struct Counters {
     pub faults: AtomicU64,
     pub pages_faulted: AtomicU64,
+    /// Installed before the VM asked for them.
+    pub pages_ahead: AtomicU64,
     pub bytes_copied: AtomicU64,
     pub bytes_zeroed: AtomicU64,
     /// Read from the VM's memory by dumps, while it stood still.
@@ -82,11 +90,14 @@ impl Session {
             counters: Counters {
                 faults: zero(),
                 pages_faulted: zero(),
+                pages_ahead: zero(),
                 bytes_copied: zero(),
                 bytes_zeroed: zero(),
                 read_frozen_bytes: zero(),
                 latency: Latency::new(),
             },
+            recorder: Recorder::new(memory_bytes / PAGE_BYTES),
+            ahead: Mutex::default(),
             bytes_by_build: Mutex::default(),
             vmm: OnceLock::new(),
             round: Mutex::new(()),

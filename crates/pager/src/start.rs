@@ -14,6 +14,7 @@ use crate::serve::serve;
 use crate::session::{Mode, Session, Tracker};
 use crate::source::{BytesByBuild, Source};
 use crate::state::State;
+use crate::workset;
 
 /// 16 TiB: what one state file and one header can sensibly describe.
 const MEMORY_BYTES_MAX: u64 = 1 << 44;
@@ -29,6 +30,10 @@ struct Start {
     header: Option<usize>,
     #[serde(default)]
     builds: BTreeMap<String, usize>,
+    /// Pages to install ahead.
+    workset: Option<usize>,
+    /// Whose turn it is to be left out of them.
+    sample: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +75,12 @@ pub fn start(channel: &Arc<Channel>, mut request: Request) -> Result<(Arc<Sessio
     let channel = Arc::clone(channel);
     let mut session = Session::new(channel, body.memory_bytes, mode, tracker, body.peer_uid, state, source);
     session.bytes_by_build = Mutex::new(bytes_by_build);
+    if let Some(index) = body.workset {
+        match workset::read(request.take_fd(index)?, session.pages(), body.sample) {
+            Ok(pages) => session.ahead = Mutex::new(pages),
+            Err(error) => eprintln!("thaw-pager: the working set is passed over: {error}"),
+        }
+    }
     let session = Arc::new(session);
     spawn(Arc::clone(&session), listener)?;
     Ok((session, json!({"tracker": tracker.name()})))

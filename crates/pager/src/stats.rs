@@ -20,6 +20,7 @@ pub fn stats(session: &Session) -> Result<Value, ControlError> {
     Ok(json!({
         "faults": count(&counters.faults),
         "pages_faulted": count(&counters.pages_faulted),
+        "pages_ahead": count(&counters.pages_ahead),
         "bytes_copied": count(&counters.bytes_copied),
         "bytes_zeroed": count(&counters.bytes_zeroed),
         "bytes_by_build": bytes_by_build,

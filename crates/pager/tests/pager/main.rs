@@ -6,3 +6,4 @@ mod handshake;
 mod lifecycle;
 mod model;
 mod support;
+mod workset;

@@ -131,6 +131,11 @@ impl World {
 
     /// Ends VMM and pager, and starts both from the last commit. What was not committed is gone.
     pub fn restore(&mut self) {
+        self.restore_ahead(None, None);
+    }
+
+    /// As `restore`, with the file of a recorded working set.
+    pub fn restore_ahead(&mut self, workset: Option<&str>, sample: Option<u64>) {
         self.vmm.child.kill().unwrap();
         self.vmm.child.wait().unwrap();
         self.pager.event("gone");
@@ -143,6 +148,11 @@ impl World {
         let mut request = start_request("restore", self.model.len(), self.tracker);
         request["header"] = json!(2);
         request["builds"] = builds;
+        if let Some(name) = workset {
+            request["workset"] = json!(fds.len());
+            request["sample"] = json!(sample);
+            fds.push(File::open(self.dir.path.join(name)).unwrap().into());
+        }
         let result = self.pager.ask(request, &borrow(&fds)).unwrap();
         assert_eq!(result["tracker"], self.tracker);
         let wiring = Wiring { restore: true, scan: self.tracker == "scan", all_events: self.all_events };
