@@ -2,11 +2,13 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readdir, readFile, readlink, realpath } from 'node:fs/promises';
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 const CLAIMS = '/run/thaw.claims';
+const CGROUPS = '/sys/fs/cgroup';
 /** Programs that a Thaw starts: somebody's pager that looks at a file of the folder is none of them. */
 const OURS = /\/bin\/(thaw-[a-z]+|node|qemu-[a-z0-9_-]+|postgres)( \(deleted\))?$/;
 
@@ -35,7 +37,14 @@ export async function leftovers(folder: string, instance: string): Promise<strin
     ),
     ...named('nftables', tables),
     ...named('claim', await names(CLAIMS)),
+    ...named('control group', await groups()),
   ];
+}
+
+/** Of every tree, the groups at its root. */
+async function groups(): Promise<string[]> {
+  const trees = await names(CGROUPS);
+  return (await Promise.all(['.', ...trees].map((tree) => names(path.join(CGROUPS, tree))))).flat();
 }
 
 /** Kills what a Thaw that died has left running. */
@@ -74,7 +83,7 @@ async function processesOf(folder: string): Promise<{ pid: number; program: stri
 
 async function names(folder: string): Promise<string[]> {
   return readdir(folder).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return [];
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return [];
     throw error;
   });
 }

@@ -17,6 +17,8 @@ export interface Traces {
   rules: number;
   /** Claims of addresses by instances. */
   claims: number;
+  /** Control groups of instances and their sandboxes, in all trees. */
+  cgroups: number;
   /** Unix sockets in the run folder, relative to it. */
   sockets: string[];
   /** Folders of sandboxes in the run folder. */
@@ -24,9 +26,10 @@ export interface Traces {
 }
 
 const CLAIMS = '/run/thaw.claims';
+const CGROUP_TREES = '/sys/fs/cgroup';
 
 export async function traces(runDir: string): Promise<Traces> {
-  const [processes, mounts, namespaces, links, nft, routes, rules, claims, sockets, sandboxes] =
+  const [processes, mounts, namespaces, links, nft, routes, rules, claims, cgroups, sockets, sandboxes] =
     await Promise.all([
       programs(),
       readFile('/proc/self/mountinfo', 'utf8'),
@@ -36,6 +39,7 @@ export async function traces(runDir: string): Promise<Traces> {
       ipJson('-4', 'route', 'show', 'table', 'all'),
       ipJson('-4', 'rule'),
       names(CLAIMS),
+      controlGroups(),
       socketsBelow(runDir),
       names(path.join(runDir, 'sandboxes')),
     ]);
@@ -50,6 +54,7 @@ export async function traces(runDir: string): Promise<Traces> {
     routes: routes.length,
     rules: rules.length,
     claims: claims.filter((name) => name.endsWith('.json')).length,
+    cgroups,
     sockets,
     sandboxes,
   };
@@ -127,6 +132,21 @@ async function nftables(): Promise<{ tables: number; elements: number }> {
   return { tables, elements };
 }
 
+async function cgroupsBelow(tree: string): Promise<number> {
+  const own = (await names(tree)).filter((name) => /^thaw-[0-9a-f]{6}$/.test(name));
+  const groups = await Promise.all(
+    own.map((name) => readdir(path.join(tree, name), { withFileTypes: true }).catch(ifMissing([]))),
+  );
+  return groups.reduce((sum, entries) => sum + 1 + entries.filter((entry) => entry.isDirectory()).length, 0);
+}
+
+/** Version 2 has its tree in the folder itself or, beside version 1, in one of its folders. */
+async function controlGroups(): Promise<number> {
+  const trees = [CGROUP_TREES, ...(await names(CGROUP_TREES)).map((name) => path.join(CGROUP_TREES, name))];
+  const counts = await Promise.all(trees.map(cgroupsBelow));
+  return counts.reduce((sum, count) => sum + count, 0);
+}
+
 interface NftObject {
   table?: object;
   set?: { elem?: unknown[] };
@@ -152,7 +172,7 @@ function names(folder: string): Promise<string[]> {
 
 function ifMissing<T>(value: T): (error: NodeJS.ErrnoException) => T {
   return (error) => {
-    if (error.code === 'ENOENT') return value;
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return value;
     throw error;
   };
 }

@@ -15,6 +15,12 @@ const schema = z.object({
   THAW_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
   THAW_DIRTY: z.enum(['auto', 'scan', 'compare']).default('auto'),
   THAW_UID_BASE: z.coerce.number().int().min(65536).default(700000),
+  /** Where control groups are made: `auto`, `off`, or a group that is Thaw's, as a path from the trees' roots. */
+  THAW_CGROUP: z
+    .string()
+    .regex(/^(auto|off|(\/[^/\0]+)+|\/)$/, 'is auto, off or a path like /thaw.slice')
+    .refine((value) => !/(^|\/)\.\.?(\/|$)/.test(value), 'has no . or .. in it')
+    .default('auto'),
   THAW_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
 });
 
@@ -33,6 +39,7 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     slotPool: value.THAW_SLOT_POOL,
     tracker: value.THAW_DIRTY,
     uidBase: value.THAW_UID_BASE,
+    cgroup: value.THAW_CGROUP,
     logLevel: value.THAW_LOG_LEVEL,
     vcpusMax: Math.min(32, os.availableParallelism()),
     memoryMbMax: Math.floor(os.totalmem() / 2 ** 20),

@@ -3,6 +3,7 @@ import type { Logger } from 'pino';
 import type { BuildStore } from './build/store.ts';
 import type { Config } from './config.ts';
 import type { SlotPool } from './network/pool.ts';
+import type { Cgroups } from './os/cgroup/cgroups.ts';
 import { type Fault, Steps } from './os/step.ts';
 import type { Registry } from './sandbox/registry.ts';
 import type { BootFiles } from './vmm/boot-files.ts';
@@ -15,6 +16,8 @@ export interface Host {
   registry: Registry;
   builds: BuildStore;
   slots: SlotPool;
+  /** The limits of sandboxes' processes. */
+  cgroups: Cgroups;
   vmm: VmmKit;
   binaries: Binaries & { preloadSha: string };
   /** What new VMs boot with. */

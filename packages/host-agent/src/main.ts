@@ -10,8 +10,10 @@ import { collectBuilds } from './build/collect.ts';
 import { openBuildStore } from './build/store.ts';
 import { type Config, readConfig } from './config.ts';
 import { type Host, newSteps } from './host.ts';
+import { instanceId } from './network/addresses.ts';
 import { SlotPool } from './network/pool.ts';
 import { groupId, userId } from './os/accounts.ts';
+import { Cgroups } from './os/cgroup/cgroups.ts';
 import { faultsFrom } from './os/fault.ts';
 import { run } from './os/run.ts';
 import { routes } from './rpc/routes.ts';
@@ -56,12 +58,20 @@ async function main(): Promise<void> {
     log,
   });
   undo.defer(() => slots.close());
+  const cgroups = undo.use(
+    await Cgroups.open({ instance: await instanceId(config.data), group: config.cgroup }),
+  );
+  log.info({ limited: cgroups.controllers, missing: cgroups.missing }, 'limits of sandboxes');
   const registry = new Registry();
   const fault = faultsFrom(process.env, config.run);
-  const host: Host = { config, log, registry, builds, slots, vmm, binaries, boot, fault };
+  const host: Host = { config, log, registry, builds, slots, cgroups, vmm, binaries, boot, fault };
   await importImages(host, guestDir);
   await adopt(host, records, survivors);
   await collectBuilds(builds, newSteps(host)).catch((error) => log.error({ err: error }, 'builds not swept'));
+
+  await cgroups.sweep(
+    new Set(registry.all().flatMap(({ id, state }) => (state.status === 'running' ? [id] : []))),
+  );
 
   const server = await listen(host);
   undo.defer(() => closeServer(server));

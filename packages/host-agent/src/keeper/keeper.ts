@@ -80,15 +80,20 @@ export class Keeper extends EventEmitter<Events> {
   }
 
   /**
-   * Starts a keeper for `runDir`, which is made if missing, and connects to it. Throws when it does not come up,
-   * with its own words as the cause.
+   * Starts a keeper for `runDir`, which is made if missing, and connects to it. `admit` is told its process id before
+   * it has a child, and waited for. Throws when it does not come up, with its own words as the cause.
    */
-  static async start(program: string, runDir: string): Promise<Keeper> {
+  static async start(
+    program: string,
+    runDir: string,
+    admit: (pid: number) => Promise<void> = async () => {},
+  ): Promise<Keeper> {
     await mkdir(runDir, { recursive: true, mode: 0o700 });
     const logFile = path.join(runDir, 'keeper.log');
     const log = await open(logFile, 'w', 0o600);
     let failure: string | undefined;
     let pid: number | undefined;
+    let admitted = Promise.resolve();
     try {
       const child = spawn(program, [runDir], {
         detached: true,
@@ -97,6 +102,9 @@ export class Keeper extends EventEmitter<Events> {
         cwd: '/',
       });
       pid = child.pid;
+      // Side by side with its start: the kernel takes some milliseconds to move a process.
+      if (pid !== undefined) admitted = admit(pid);
+      admitted.catch(() => child.kill('SIGKILL'));
       child.unref();
       child.once('error', (error) => {
         failure = error.message;
@@ -112,9 +120,16 @@ export class Keeper extends EventEmitter<Events> {
       const keeper = failure === undefined ? await Keeper.connect(runDir).catch(() => undefined) : undefined;
       // Another keeper may hold this folder: then it is that one which answers, and ours is about to end.
       const status = await keeper?.status().catch(() => undefined);
-      if (keeper !== undefined && status?.pid === pid) return keeper;
+      if (keeper !== undefined && status?.pid === pid) {
+        await admitted.catch((error) => {
+          keeper.close();
+          throw error;
+        });
+        return keeper;
+      }
       keeper?.close();
       if (failure !== undefined || performance.now() > deadline) {
+        await admitted;
         const words = await readFile(logFile, 'utf8').catch(() => '');
         throw new KeeperError('start', 'internal', `${failure ?? 'no socket'}: ${words}`);
       }

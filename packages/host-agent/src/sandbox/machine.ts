@@ -12,6 +12,7 @@ import { Guest } from '../guest/guest.ts';
 import type { Host } from '../host.ts';
 import { Keeper } from '../keeper/keeper.ts';
 import type { Slot } from '../network/pool.ts';
+import { limitsOf } from '../os/cgroup/limits.ts';
 import type { Steps } from '../os/step.ts';
 import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
 import type { Chain, Layer, Vm } from '../vmm/vmm.ts';
@@ -47,6 +48,7 @@ export class Machine {
   base: BuildId;
   memoryBase: BuildId | null;
   readonly #host: Host;
+  readonly #id: string;
   readonly #paths: SandboxPaths;
   readonly #vcpus: number;
   #top: number;
@@ -55,6 +57,7 @@ export class Machine {
 
   constructor(parts: Parts) {
     this.#host = parts.host;
+    this.#id = parts.record.id;
     this.#paths = new SandboxPaths(parts.host.config, parts.record.id);
     this.#vcpus = parts.record.vcpus;
     this.slot = parts.slot;
@@ -90,8 +93,12 @@ export class Machine {
     undo.defer(() => slot.release());
     undo.defer(() => rm(paths.disk, { recursive: true, force: true }));
     undo.defer(() => rm(paths.run, { recursive: true, force: true }));
+    await steps.run(`${verb}:make-cgroup`, () => host.cgroups.make(record.id, limitsOf(record)));
+    undo.defer(() => host.cgroups.remove(record.id));
     const keeper = await steps.run(`${verb}:start-keeper`, () =>
-      Keeper.start(host.binaries.keeper, paths.run),
+      Keeper.start(host.binaries.keeper, paths.run, (pid) =>
+        steps.run(`${verb}:enter-cgroup`, () => host.cgroups.enter(record.id, pid)),
+      ),
     );
     undo.defer(() => endKeeper(keeper));
     await rm(paths.disk, { recursive: true, force: true });
@@ -221,6 +228,7 @@ export class Machine {
     rest.defer(() => this.#hold[Symbol.dispose]());
     rest.defer(() => rm(this.#paths.disk, { recursive: true, force: true }));
     rest.defer(() => rm(this.#paths.run, { recursive: true, force: true }));
+    rest.defer(() => this.#host.cgroups.remove(this.#id));
     rest.defer(() => endKeeper(this.keeper));
     this.guest.close();
   }

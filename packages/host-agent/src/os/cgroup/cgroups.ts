@@ -1,0 +1,198 @@
+/**
+ * The control groups of an instance: `{parent}/thaw-{instance}/{sandbox}` in each tree. A sandbox's keeper enters its
+ * group before it has a child, so everything of the sandbox is born in it.
+ */
+import { constants, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CONTROLLERS, type Controller, readLayout, type Tree } from './layout.ts';
+import { type Limits, settings } from './limits.ts';
+import {
+  availableControllers,
+  type CgroupSources,
+  instanceGroup,
+  KERNEL,
+  members,
+  sandboxGroup,
+  setting,
+  subtreeControl,
+} from './paths.ts';
+
+export interface CgroupOptions {
+  instance: string;
+  /** `auto`, `off`, or a group that is Thaw's to divide, as a path from the root of every tree. */
+  group: string;
+  sources?: CgroupSources;
+}
+
+const REMOVE_WITHIN_MS = 5000;
+
+/** Groups are folders whose files the kernel makes and removes; a test does so in its place. */
+export interface Folders {
+  /** Missing parents are made too; an existing one is no error. */
+  make(folder: string): Promise<unknown>;
+  remove(folder: string): Promise<void>;
+}
+
+const KERNELS: Folders = { make: (folder) => mkdir(folder, { recursive: true }), remove: rmdir };
+
+export class Cgroups implements AsyncDisposable {
+  /** Why a controller limits nothing here. */
+  readonly missing: Readonly<Partial<Record<Controller, string>>>;
+  readonly #trees: readonly (Tree & { folder: string })[];
+  readonly #folders: Folders;
+
+  private constructor(
+    trees: readonly (Tree & { folder: string })[],
+    missing: Partial<Record<Controller, string>>,
+    folders: Folders,
+  ) {
+    this.#trees = trees;
+    this.missing = missing;
+    this.#folders = folders;
+  }
+
+  /** Finds the trees and makes the instance's group in each. What does not work is in `missing`. */
+  static async open(options: CgroupOptions, folders: Folders = KERNELS): Promise<Cgroups> {
+    if (options.group === 'off') {
+      const off = 'switched off (THAW_CGROUP)';
+      return new Cgroups([], Object.fromEntries(CONTROLLERS.map((name) => [name, off])), folders);
+    }
+    const parent = options.group === 'auto' ? undefined : options.group;
+    const { trees, missing } = await readLayout(options.sources ?? KERNEL, parent);
+    const usable: (Tree & { folder: string })[] = [];
+    for (const tree of trees) {
+      const folder = instanceGroup(tree.parent, options.instance);
+      const controllers = await prepare(tree, folder, folders, missing);
+      if (controllers.length > 0) usable.push({ ...tree, controllers, folder });
+      else await folders.remove(folder).catch(() => {});
+    }
+    return new Cgroups(usable, missing, folders);
+  }
+
+  /** What is limited. */
+  get controllers(): Controller[] {
+    return this.#trees.flatMap((tree) => tree.controllers);
+  }
+
+  /** Makes the group of a sandbox, which must not be running. Throws when a limit can't be set; then there is none. */
+  async make(id: string, limits: Limits): Promise<void> {
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => this.remove(id));
+    for (const tree of this.#trees) {
+      const group = sandboxGroup(tree.folder, id);
+      await this.#folders.make(group);
+      for (const controller of tree.controllers) {
+        for (const { name, value, optional } of settings(tree.version, controller, limits)) {
+          await write(setting(group, name), value).catch((error: NodeJS.ErrnoException) => {
+            if (!(optional && error.code === 'ENOENT')) throw error;
+          });
+        }
+      }
+    }
+    undo.move();
+  }
+
+  /** Moves a process in; what it starts from then on is in too. */
+  async enter(id: string, pid: number): Promise<void> {
+    for (const tree of this.#trees) await write(members(sandboxGroup(tree.folder, id)), String(pid));
+  }
+
+  /** Removes a sandbox's group, whose processes have ended. A missing one is no error. */
+  async remove(id: string): Promise<void> {
+    for (const tree of this.#trees) await this.#removeGroup(sandboxGroup(tree.folder, id));
+  }
+
+  /** Removes the groups of all sandboxes that are not in `keep`; those that still have processes stay. */
+  async sweep(keep: ReadonlySet<string>): Promise<string[]> {
+    const swept = new Set<string>();
+    for (const tree of this.#trees) {
+      for (const id of await groupsIn(tree.folder)) {
+        if (keep.has(id)) continue;
+        const gone = await this.#folders.remove(sandboxGroup(tree.folder, id)).then(
+          () => true,
+          () => false,
+        );
+        if (gone) swept.add(id);
+      }
+    }
+    return [...swept];
+  }
+
+  /** Removes the instance's own groups where no sandbox is left in them. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const tree of this.#trees) await this.#folders.remove(tree.folder).catch(() => {});
+  }
+
+  /** Busy for a moment after the last process was reaped. */
+  async #removeGroup(group: string): Promise<void> {
+    const deadline = performance.now() + REMOVE_WITHIN_MS;
+    for (let pauseMs = 1; ; pauseMs = Math.min(2 * pauseMs, 100)) {
+      try {
+        return await this.#folders.remove(group);
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code === 'ENOENT') return;
+        if (code !== 'EBUSY' || performance.now() > deadline) throw error;
+      }
+      await sleep(pauseMs);
+    }
+  }
+}
+
+/** Makes the instance's group; the controllers that work below it. */
+async function prepare(
+  tree: Tree,
+  folder: string,
+  folders: Folders,
+  missing: Partial<Record<Controller, string>>,
+): Promise<Controller[]> {
+  try {
+    await folders.make(folder);
+  } catch (error) {
+    for (const controller of tree.controllers) missing[controller] = (error as Error).message;
+    return [];
+  }
+  if (tree.version === 1) return tree.controllers;
+  const working: Controller[] = [];
+  for (const controller of tree.controllers) {
+    try {
+      // From the root down, the instance's group included: a controller must be handed on at every level.
+      for (const group of levels(tree.mountPoint, folder)) await hand(group, controller);
+      working.push(controller);
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      missing[controller] =
+        code === 'EBUSY'
+          ? `a group above ${folder} has processes of its own, so it can't be divided: name another with THAW_CGROUP`
+          : message;
+    }
+  }
+  return working;
+}
+
+async function hand(group: string, controller: Controller): Promise<void> {
+  const has = (text: string) => text.trim().split(' ').includes(controller);
+  if (has(await readFile(subtreeControl(group), 'utf8'))) return;
+  if (!has(await readFile(availableControllers(group), 'utf8')))
+    throw new Error(`${group} has no controller ${controller}`);
+  await write(subtreeControl(group), `+${controller}`);
+}
+
+function levels(mountPoint: string, folder: string): string[] {
+  const names = path
+    .relative(mountPoint, folder)
+    .split('/')
+    .filter((name) => name !== '');
+  return [mountPoint, ...names.map((_, index) => path.join(mountPoint, ...names.slice(0, index + 1)))];
+}
+
+async function groupsIn(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+}
+
+/** The kernel's files exist already: one that does not is never made. */
+function write(file: string, value: string): Promise<void> {
+  return writeFile(file, value, { flag: constants.O_WRONLY | constants.O_TRUNC });
+}
