@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::args::Args;
 use crate::cgroup::Cgroup;
+use crate::files::Turns;
 use crate::gate::Gate;
 use crate::identity::Identity;
 use crate::metrics::Cpu;
@@ -14,6 +15,7 @@ pub struct Agent {
     pub args: Args,
     pub gate: Gate,
     pub processes: Processes,
+    pub uploads: Turns,
     /// None where the kernel has no cgroup v2: then nothing is ever frozen.
     pub cgroup: Option<Cgroup>,
     pub cpu: Mutex<Cpu>,
@@ -37,6 +39,7 @@ impl Agent {
             gate: Gate::new(args.open || recalled.is_some() && !frozen),
             args,
             processes: Processes::default(),
+            uploads: Turns::default(),
             cgroup,
             cpu: Mutex::default(),
             identity: Mutex::new(Arc::new(recalled.unwrap_or_default())),

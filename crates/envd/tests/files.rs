@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use common::{Answer, Envd, Options, Reader, open};
+use common::{Answer, Envd, Options, Reader, open, wait_until};
 use serde_json::json;
 
 const RAW: (&str, &str) = ("content-type", "application/octet-stream");
@@ -80,6 +80,58 @@ fn an_upload_that_breaks_off_is_no_success() {
     .unwrap();
     drop(stream);
     assert_eq!(envd.ask("GET", "/health", &[], b"").status, 204);
+}
+
+/// The head and the start of an upload that its length says is not complete.
+fn begin(envd: &Envd, path: &str, start: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", envd.port)).unwrap();
+    let length = start.len() + 1;
+    write!(
+        stream,
+        "POST /files?path={path} HTTP/1.1\r\nhost: g\r\ncontent-length: {length}\r\n\
+         content-type: application/octet-stream\r\n\r\n"
+    )
+    .unwrap();
+    stream.write_all(start).unwrap();
+    stream
+}
+
+#[test]
+fn uploads_of_one_file_wait_for_each_other() {
+    let envd = Envd::start("turns");
+    let path = envd.path("file");
+    let link = envd.path("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let first = begin(&envd, &path, b"of the first");
+    wait_until("the first writes", || fs::read(&path).is_ok_and(|content| !content.is_empty()));
+    for other in [&path, &link] {
+        let mut second = begin(&envd, other, b"of the secon");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "of the first", "{other} waits");
+        assert_eq!(put(&envd, &envd.path("other"), "root", b"x").status, 200, "others do not");
+        if *other == path {
+            drop(second);
+            continue;
+        }
+        second.write_all(b"d").unwrap();
+        first.shutdown(std::net::Shutdown::Both).unwrap();
+        assert_eq!(Reader::new(second, "POST").read().status, 200);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "of the second");
+    }
+}
+
+#[test]
+fn what_is_left_of_a_broken_upload_never_comes_after_the_next() {
+    let envd = Envd::start("late-chunk");
+    let path = envd.path("file");
+    let content = noise(1 << 20);
+    for round in 0..40 {
+        drop(begin(&envd, &path, &content[..content.len() >> (round % 6)]));
+        assert_eq!(put(&envd, &path, "root", b"whole").status, 200);
+        assert_eq!(fs::read_to_string(&path).unwrap_or_default(), "whole", "round {round}");
+    }
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
 }
 
 #[test]

@@ -7,7 +7,11 @@ mod open;
 pub mod path;
 mod query;
 mod signature;
+mod turn;
 mod upload;
+mod writer;
+
+pub use turn::Turns;
 
 use std::io;
 use std::sync::Arc;
@@ -48,7 +52,9 @@ pub async fn answer(agent: Arc<Agent>, request: &mut Request<Incoming>) -> Resul
         "read" => {
             download::download(request.headers(), &query, &user, identity.default_workdir.as_deref()).await
         }
-        _ => upload::upload(request, &query, &user, identity.default_workdir.as_deref()).await,
+        _ => {
+            upload::upload(request, &agent.uploads, &query, &user, identity.default_workdir.as_deref()).await
+        }
     }
 }
 

@@ -17,25 +17,25 @@ pub fn for_reading(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, found.len()))
 }
 
-/// A regular file for writing, emptied in place or new, with the directories above it.
-pub fn for_writing(path: &Path, user: &User) -> io::Result<File> {
+/// A regular file for writing and whether it is new, with the directories above it. One that was there is as it was.
+pub fn for_writing(path: &Path, user: &User) -> io::Result<(File, bool)> {
     if let Some(parent) = path.parent() {
         make_directories(parent, user)?;
     }
     // Looked at first: opening a device can have effects, and a missing reader of a pipe is an odd error.
-    if let Ok(found) = fs::metadata(path) {
-        check_kind(&found)?;
+    let found = fs::metadata(path);
+    if let Ok(found) = &found {
+        check_kind(found)?;
     }
     let file = File::options()
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         .mode(0o666)
         .custom_flags(OFlags::NONBLOCK.bits() as i32)
         .open(path)?;
     check_kind(&file.metadata()?)?;
-    rustix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
-    Ok(file)
+    Ok((file, found.is_err()))
 }
 
 fn check_kind(found: &fs::Metadata) -> io::Result<()> {

@@ -11,19 +11,21 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use hyper::{Request, Response, StatusCode};
 use multer::Multipart;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 
+use super::failure;
 use super::inflate::{Chunks, chunks};
 use super::metadata::{self, Metadata};
 use super::path::resolve;
 use super::query::Query;
-use super::{failure, open};
+use super::turn::Turns;
+use super::writer::Writer;
 use crate::body::{self, Body};
 use crate::http_error::HttpError;
 use crate::user::User;
 
 /// Where the files go and to whom.
 struct Target<'a> {
+    turns: &'a Turns,
     query: &'a Query,
     user: &'a User,
     default_workdir: Option<&'a str>,
@@ -32,6 +34,7 @@ struct Target<'a> {
 
 pub async fn upload(
     request: &mut Request<Incoming>,
+    turns: &Turns,
     query: &Query,
     user: &User,
     default_workdir: Option<&str>,
@@ -45,7 +48,7 @@ pub async fn upload(
     };
     let metadata = metadata::from_headers(request.headers()).map_err(HttpError::bad_request)?;
     let mut chunks = chunks(request.body_mut(), gzip);
-    let target = Target { query, user, default_workdir, metadata };
+    let target = Target { turns, query, user, default_workdir, metadata };
     let result = match content_type.split(';').next().unwrap_or_default().trim() {
         "application/octet-stream" => raw(&target, &mut chunks).await,
         "multipart/form-data" => match multer::parse_boundary(&content_type) {
@@ -64,7 +67,8 @@ async fn raw(target: &Target<'_>, chunks: &mut Chunks<'_>) -> Result<Vec<Value>,
     let path = target.path(&target.query.path)?;
     let mut file = target.open(&path).await?;
     while let Some(chunk) = next(chunks).await {
-        write(&mut file, &path, chunk.map_err(unreadable)?).await?;
+        let chunk = chunk.map_err(unreadable)?;
+        file.write(chunk).await.map_err(|error| failure(&path, &error))?;
     }
     target.finish(file, &path).await.map(|entry| vec![entry])
 }
@@ -91,7 +95,7 @@ async fn form(target: &Target<'_>, mut form: Multipart<'_>) -> Result<Vec<Value>
         }
         let mut file = target.open(&path).await?;
         while let Some(chunk) = part.chunk().await.map_err(bad_form)? {
-            write(&mut file, &path, chunk).await?;
+            file.write(chunk).await.map_err(|error| failure(&path, &error))?;
         }
         entries.push(target.finish(file, &path).await?);
     }
@@ -103,21 +107,14 @@ impl Target<'_> {
         resolve(path, self.user, self.default_workdir).map_err(HttpError::bad_request)
     }
 
-    async fn open(&self, path: &Path) -> Result<tokio::fs::File, HttpError> {
-        let (opening, user, metadata) = (path.to_path_buf(), self.user.clone(), self.metadata.clone());
-        let open = move || {
-            let file = open::for_writing(&opening, &user)?;
-            metadata::replace(&file, &metadata)?;
-            Ok(file)
-        };
-        let opened = tokio::task::spawn_blocking(open).await;
-        let file = opened.unwrap_or_else(|error| Err(error.into())).map_err(|error| failure(path, &error))?;
-        Ok(tokio::fs::File::from_std(file))
+    async fn open(&self, path: &Path) -> Result<Writer, HttpError> {
+        let opened = Writer::open(self.turns, path, self.user, &self.metadata).await;
+        opened.map_err(|error| failure(path, &error))
     }
 
     /// Waits for the last write, whose error counts as well.
-    async fn finish(&self, mut file: tokio::fs::File, path: &Path) -> Result<Value, HttpError> {
-        file.flush().await.map_err(|error| failure(path, &error))?;
+    async fn finish(&self, file: Writer, path: &Path) -> Result<Value, HttpError> {
+        file.finish().await.map_err(|error| failure(path, &error))?;
         let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         let mut entry = json!({ "path": path.to_string_lossy(), "name": name, "type": "file" });
         if !self.metadata.is_empty() {
@@ -125,10 +122,6 @@ impl Target<'_> {
         }
         Ok(entry)
     }
-}
-
-async fn write(file: &mut tokio::fs::File, path: &Path, chunk: Bytes) -> Result<(), HttpError> {
-    file.write_all(&chunk).await.map_err(|error| failure(path, &error))
 }
 
 async fn next(chunks: &mut Chunks<'_>) -> Option<io::Result<Bytes>> {
