@@ -22,8 +22,14 @@ export async function beginBuild(store: BuildStore, steps: Steps, verb: string):
   const hold = store.holds.take([id]);
   const dispose = async () => {
     try {
-      if (store.pending.delete(id)) await unnameBuild(store, id);
+      if (store.pending.delete(id)) {
+        store.unreleased.add(id);
+        await unnameBuild(store, id);
+        store.unreleased.delete(id);
+      }
+      store.unnamed.add(id);
       await removeTemporary(store, id);
+      store.unnamed.delete(id);
     } finally {
       hold[Symbol.dispose]();
     }

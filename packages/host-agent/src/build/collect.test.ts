@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
 import { Steps } from '../os/step.ts';
@@ -67,6 +67,46 @@ test('collection leaves what is young, held, referenced or not ours', async (t) 
   assert.deepEqual(await collectBuilds(store, steps, LATER), [loose.build.id]);
   const left = await readdir(store.paths.builds);
   assert.deepEqual(left.sort(), [`.tmp-${open.id}`, 'lost+found', kept.build.id, child.build.id].sort());
+});
+
+test('what a failing step leaves goes with the next release', async (t) => {
+  const store = await testStore(t);
+  for (const label of ['destroy:unname-builds', 'destroy:remove-builds']) {
+    const first = await pauseInto(store, { memory: 'DD', disk: 'D' });
+    const child = await pauseInto(store, { memory: '.D', disk: 'D' }, first);
+    await removeHead(store, steps, 'destroy', SANDBOX);
+    const failing = new Steps((at) => {
+      if (at === label) throw new Error('a test made it fail');
+    });
+    await assert.rejects(releaseBuild(store, failing, 'destroy', child.build.id), /made it fail/);
+    assert.notDeepEqual(await readdir(store.paths.builds), []);
+
+    const other = await pauseInto(store, { memory: 'D', disk: 'D' }, undefined, { owner: TEMPLATE });
+    await removeHead(store, steps, 'delete', TEMPLATE);
+    const { removed } = await releaseBuild(store, steps, 'delete', other.build.id);
+    assert.ok(removed.includes(child.build.id) && removed.includes(other.build.id), label);
+    assert.deepEqual(await readdir(store.paths.builds), [], label);
+  }
+});
+
+test('a released build that can not be read keeps nothing else', async (t) => {
+  const store = await testStore(t);
+  const lost = await pauseInto(store, { memory: 'D', disk: 'D' });
+  const other = await pauseInto(store, { memory: 'D', disk: 'D' }, undefined, { owner: TEMPLATE });
+  await removeHead(store, steps, 'destroy', SANDBOX);
+  const header = lost.build.files.memfileHeader;
+  const bytes = await readFile(header);
+  await writeFile(header, 'no header');
+  store.sources.clear();
+  const first = await releaseBuild(store, steps, 'destroy', lost.build.id);
+  assert.ok(first.refused !== undefined && first.removed.length === 0);
+  await removeHead(store, steps, 'delete', TEMPLATE);
+  assert.deepEqual((await releaseBuild(store, steps, 'delete', other.build.id)).removed, [other.build.id]);
+  await writeFile(header, bytes);
+  const next = await pauseInto(store, { memory: 'D', disk: 'D' });
+  await removeHead(store, steps, 'destroy', SANDBOX);
+  await releaseBuild(store, steps, 'destroy', next.build.id);
+  assert.deepEqual(await readdir(store.paths.builds), []);
 });
 
 test('nothing is removed while a head can not be read', async (t) => {

@@ -6,13 +6,14 @@ import type { BuildStore } from './store.ts';
 
 export interface Released {
   readonly removed: BuildId[];
-  /** Why nothing could be removed: some other head or header can't be read. */
+  /** Why something was kept that may be unused: a head or header can't be read. */
   readonly refused?: unknown;
 }
 
 /**
  * Called when a head or a VM no longer needs build `id`: removes it and those it read from, as far as nothing else refers
- * to them. Never removes anything while any reference is unreadable.
+ * to them. Never removes anything while any reference is unreadable. What can't be removed now, for that reason or
+ * because a step fails, is tried again by the next call.
  */
 export async function releaseBuild(
   store: BuildStore,
@@ -20,23 +21,42 @@ export async function releaseBuild(
   verb: string,
   id: BuildId,
 ): Promise<Released> {
-  const released = await store.exclusive(async (): Promise<Released> => {
+  const refused = await store.exclusive(async (): Promise<unknown> => {
+    store.unreleased.add(id);
+    const candidates = new Set<BuildId>();
+    let unreadable: unknown;
     let live: Set<BuildId>;
-    let candidates: readonly BuildId[];
+    for (const released of store.unreleased) {
+      try {
+        for (const source of await readSources(store, released)) candidates.add(source);
+      } catch (error) {
+        unreadable = error;
+      }
+    }
     try {
-      candidates = await readSources(store, id);
       live = await markBuilds(store);
     } catch (refused) {
-      return { removed: [], refused };
+      return refused;
     }
-    const removed = candidates.filter((candidate) => !live.has(candidate));
+    // Who needs a build now releases it later.
+    for (const needed of live) store.unreleased.delete(needed);
+    for (const candidate of candidates) if (!live.has(candidate)) store.unreleased.add(candidate);
     await steps.run(`${verb}:unname-builds`, async () => {
-      for (const candidate of removed) await unnameBuild(store, candidate);
+      for (const candidate of candidates) {
+        if (!store.unreleased.has(candidate)) continue;
+        await unnameBuild(store, candidate);
+        store.unnamed.add(candidate);
+        store.unreleased.delete(candidate);
+      }
     });
-    return { removed };
+    return unreadable;
   });
+  const removed = [...store.unnamed];
   await steps.run(`${verb}:remove-builds`, async () => {
-    for (const removed of released.removed) await removeTemporary(store, removed);
+    for (const unnamed of removed) {
+      await removeTemporary(store, unnamed);
+      store.unnamed.delete(unnamed);
+    }
   });
-  return released;
+  return refused === undefined ? { removed } : { removed, refused };
 }

@@ -10,6 +10,10 @@ export class BuildStore {
   readonly holds = new Holds();
   /** Sealed builds that no head has named yet: their scope removes them. */
   readonly pending = new Set<BuildId>();
+  /** Released, but not looked at or not removed yet because something failed: the next release tries again. */
+  readonly unreleased = new Set<BuildId>();
+  /** Without a name any more, but their folders could not be removed yet. */
+  readonly unnamed = new Set<BuildId>();
   /** What each build's headers name, itself included; builds never change, so this is read once. */
   readonly sources = new Map<BuildId, readonly BuildId[]>();
   #last: Promise<unknown> = Promise.resolve();
