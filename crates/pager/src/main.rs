@@ -91,10 +91,13 @@ fn take_named(mut request: Request, name: &str) -> Result<OwnedFd, ControlError>
     request.take_fd(index.ok_or_else(|| ControlError::invalid(format!("{name}: which descriptor?")))?)
 }
 
-/// Writes the pages needed so far, those installed ahead included, and ends the recording.
+/// Ends the recording. With a file, writes the pages needed until then, those installed ahead included.
 fn take_workset(session: &Session, request: Request) -> Result<Value, ControlError> {
-    let file = take_named(request, "file")?;
-    Ok(json!({"pages": session.recorder.write(file)?}))
+    session.recorder.end();
+    match request.json.get("file") {
+        None => Ok(json!({})),
+        Some(_) => Ok(json!({"pages": session.recorder.write(take_named(request, "file")?)?})),
+    }
 }
 
 /// The VMM's /proc/PID/pagemap, opened by the keeper. To be given after the handshake and before the first dump.

@@ -37,9 +37,12 @@ impl Recorder {
         }
     }
 
-    /// Ends the recording and writes what it holds. Returns the number of pages.
-    pub fn write(&self, file: OwnedFd) -> io::Result<u64> {
+    pub fn end(&self) {
         self.on.store(false, Ordering::Relaxed);
+    }
+
+    /// Writes what was recorded. Returns the number of pages.
+    pub fn write(&self, file: OwnedFd) -> io::Result<u64> {
         let set = PageSet::new(&self.words);
         let mut bytes = Vec::new();
         for run in set.runs().take(RUNS_MAX as usize) {
@@ -105,9 +108,10 @@ mod tests {
         recorder.note(3..5);
         recorder.note(5..6);
         recorder.note(900..1000);
+        recorder.end();
+        recorder.note(1..2);
         let (ours, theirs) = rustix::pipe::pipe().unwrap();
         assert_eq!(recorder.write(theirs).unwrap(), 103);
-        recorder.note(1..2);
         assert_eq!(read(ours, 1000, None).unwrap(), [3..6, 900..1000]);
     }
 

@@ -106,6 +106,10 @@ fn nonsense_is_passed_over() {
     let full = OwnedFd::from(File::options().write(true).open("/dev/full").unwrap());
     let error = world.pager.ask(json!({"op": "workset", "file": 0}), &borrow(&[full])).unwrap_err();
     assert_eq!(error["kind"], "exhausted");
-    let error = world.pager.ask(json!({"op": "workset"}), &[]).unwrap_err();
+    let error = world.pager.ask(json!({"op": "workset", "file": "x"}), &[]).unwrap_err();
     assert_eq!(error["kind"], "invalid_request");
+    world.pager.ask(json!({"op": "workset"}), &[]).unwrap();
+    let before = record(&mut world);
+    world.poke(900, 0, 1);
+    assert_eq!(record(&mut world), before);
 }
