@@ -33,6 +33,11 @@ export class BuildFiles {
     return path.join(this.dir, 'memfile.header');
   }
 
+  /** Pages that the last start needed; a hint, in no manifest. */
+  get workset(): string {
+    return path.join(this.dir, 'workset');
+  }
+
   get rootfs(): string {
     return path.join(this.dir, 'rootfs');
   }

@@ -3,7 +3,7 @@
  * reads from. Ending it gives all of that back.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { BuildId, Machine as MachineFacts } from '@thaw/snapshot';
 import type { Build, Image } from '../build/build.ts';
@@ -15,12 +15,15 @@ import type { Slot } from '../network/pool.ts';
 import { limitsOf } from '../os/cgroup/limits.ts';
 import type { Steps } from '../os/step.ts';
 import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
-import type { Chain, Layer, Vm } from '../vmm/vmm.ts';
+import type { Chain, Layer, Vm, Workset } from '../vmm/vmm.ts';
 import { SandboxPaths } from './paths.ts';
 import type { SandboxRecord } from './record.ts';
 
 /** An emulated guest needs seconds to boot; one that takes longer than this hangs. */
 const INIT_TIMEOUT_MS = 30_000;
+const RECORD_MS = 1000;
+/** A record of the working set forgets in so many turns what is no longer needed. */
+const TURNS = 8;
 const MIB = 2 ** 20;
 
 interface Parts {
@@ -54,6 +57,7 @@ export class Machine {
   #top: number;
   #hold: Disposable;
   #ended: Promise<void> | undefined;
+  #recording: NodeJS.Timeout | undefined;
 
   constructor(parts: Parts) {
     this.#host = parts.host;
@@ -104,7 +108,7 @@ export class Machine {
     await rm(paths.disk, { recursive: true, force: true });
     await mkdir(paths.disk, { recursive: true, mode: 0o700 });
     const vm = await steps.run(`${verb}:start-vm`, () =>
-      startVm(host, { record, paths, slot, keeper, boot, build }),
+      startVm(host, verb, { record, paths, slot, keeper, boot, build }),
     );
     const guest = new Guest(slot.hostAddress, record.accessToken);
     undo.defer(() => guest.close());
@@ -124,8 +128,17 @@ export class Machine {
       hold,
     });
     await steps.run(`${verb}:write-machine`, () => machine.save());
+    machine.#endRecording();
     undo.move();
     return machine;
+  }
+
+  /** What the VM needs after its first second is no longer what its next start waits for. */
+  #endRecording(): void {
+    this.#recording = setTimeout(() => {
+      this.vm.memory.endWorkset().catch(() => {});
+    }, RECORD_MS);
+    this.#recording.unref();
   }
 
   /** What a restarted host agent needs to take this VM over. */
@@ -223,6 +236,7 @@ export class Machine {
 
   /** Backwards, and to the end also when something in it fails. */
   async #end(): Promise<void> {
+    clearTimeout(this.#recording);
     await using rest = new AsyncDisposableStack();
     rest.defer(() => this.slot.release());
     rest.defer(() => this.#hold[Symbol.dispose]());
@@ -274,7 +288,23 @@ interface VmParts {
   build: Build;
 }
 
-function startVm(host: Host, { record, paths, slot, keeper, boot, build }: VmParts): Promise<Vm> {
+/** The pages to begin with; a template's are always the same, as its record never changes. */
+async function worksetOf(verb: string, build: Build): Promise<{ workset?: Workset }> {
+  const { workset: file } = build.files;
+  const isThere = await access(file).then(
+    () => true,
+    () => false,
+  );
+  if (!isThere) return {};
+  const generation = build.memory?.header.generation ?? 0;
+  return { workset: verb === 'resume' ? { file, turn: generation % TURNS } : { file } };
+}
+
+async function startVm(
+  host: Host,
+  verb: string,
+  { record, paths, slot, keeper, boot, build }: VmParts,
+): Promise<Vm> {
   const sizeBytes = record.diskMb * MIB;
   const base = {
     keeper,
@@ -301,6 +331,7 @@ function startVm(host: Host, { record, paths, slot, keeper, boot, build }: VmPar
         kind: 'restore',
         ...base,
         memory: chainOf(build.memory),
+        ...(await worksetOf(verb, build)),
         vmstate: build.files.vmstate,
       });
 }

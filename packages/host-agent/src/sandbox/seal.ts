@@ -7,6 +7,7 @@
  * A step that fails before the head is renamed leaves the VM running as before, and what it had dumped is part of
  * the next seal.
  */
+import { rm } from 'node:fs/promises';
 import type { OpenBuild } from '../build/begin.ts';
 import { beginBuild } from '../build/begin.ts';
 import type { Build } from '../build/build.ts';
@@ -47,6 +48,7 @@ export async function seal(
   await using open = await beginBuild(host.builds, steps, verb);
   const frozen = new Frozen(machine, onThawed);
   try {
+    await steps.run(`${verb}:record-workset`, () => recordWorkset(machine, open));
     const responsive = await steps.run(`${verb}:prepare`, () =>
       prepare(machine.slot.hostAddress, PREPARE_TIMEOUT_MS),
     );
@@ -67,6 +69,11 @@ export async function seal(
     await frozen.undo();
     throw error;
   }
+}
+
+/** What this run needed first, the next one will need first. A VM that was booted has nothing to tell. */
+async function recordWorkset(machine: Machine, { files }: OpenBuild): Promise<void> {
+  if (!(await machine.vm.memory.writeWorkset(files.workset))) await rm(files.workset);
 }
 
 async function freeze(

@@ -12,7 +12,7 @@ export async function stat(host: Host, id: string) {
   return {
     memoryBytes: BigInt(memoryBytes),
     residentBytes: BigInt(memory.residentBytes),
-    pagesFaulted: BigInt(memory.pagesFaulted),
+    pagesFaulted: BigInt(memory.pagesFaulted + memory.pagesAhead),
     pagesTotal: BigInt(memoryBytes / PAGE_BYTES),
     faults: BigInt(memory.faults),
     bytesCopied: BigInt(memory.bytesCopied),

@@ -4,7 +4,7 @@ import { ThawError } from '@thaw/api';
 import { z } from 'zod';
 import type { FdSource, Keeper } from '../keeper/keeper.ts';
 import { addChain, NOFILE_MAX } from './chain.ts';
-import type { Chain, Dumped, Memory, MemoryStats, Tracker } from './vmm.ts';
+import type { Chain, Dumped, Memory, MemoryStats, Tracker, Workset } from './vmm.ts';
 
 const START_TIMEOUT_MS = 5000;
 /** A dump writes up to all of the guest's memory. */
@@ -20,9 +20,11 @@ const dumpedSchema = z.object({
   scan_us: z.number(),
   copy_us: z.number(),
 });
+const worksetSchema = z.object({ pages: z.number() });
 const statsSchema = z.object({
   faults: z.number(),
   pages_faulted: z.number(),
+  pages_ahead: z.number(),
   bytes_copied: z.number(),
   bytes_zeroed: z.number(),
   bytes_by_build: z.record(z.string(), z.number()),
@@ -50,6 +52,7 @@ export interface PagerSpec {
   state: string;
   /** Where missing pages come from; nothing at a boot. */
   chain?: Chain;
+  workset?: Workset | undefined;
 }
 
 interface ChildEvent {
@@ -97,6 +100,7 @@ export class Pager implements Memory {
       listen: 0,
       state: 1,
       ...addChain(fds, spec.chain),
+      ...addWorkset(fds, spec.workset),
     };
     // The keeper takes requests in order, so the second need not wait for the first one's answer.
     const [, started] = await Promise.all([
@@ -175,12 +179,23 @@ export class Pager implements Memory {
     await this.#keeper.ask('pager', { op: 'abort' }, [], COMMIT_TIMEOUT_MS);
   }
 
+  async endWorkset(): Promise<void> {
+    await this.#keeper.ask('pager', { op: 'workset' }, [], COMMIT_TIMEOUT_MS);
+  }
+
+  async writeWorkset(file: string): Promise<boolean> {
+    const fds: FdSource[] = [{ open: file, flags: 'create' }];
+    const result = await this.#keeper.ask('pager', { op: 'workset', file: 0 }, fds, COMMIT_TIMEOUT_MS);
+    return worksetSchema.parse(result).pages > 0;
+  }
+
   async stats(): Promise<MemoryStats> {
     const result = await this.#keeper.ask('pager', { op: 'stats' }, [], COMMIT_TIMEOUT_MS);
     const stats = statsSchema.parse(result);
     return {
       faults: stats.faults,
       pagesFaulted: stats.pages_faulted,
+      pagesAhead: stats.pages_ahead,
       bytesCopied: stats.bytes_copied,
       bytesZeroed: stats.bytes_zeroed,
       bytesByBuild: stats.bytes_by_build,
@@ -191,4 +206,10 @@ export class Pager implements Memory {
       residentBytes: stats.resident_bytes,
     };
   }
+}
+
+function addWorkset(fds: FdSource[], workset: Workset | undefined): { workset?: number; sample?: number } {
+  if (workset === undefined) return {};
+  const index = fds.push({ open: workset.file, flags: 'r' }) - 1;
+  return workset.turn === undefined ? { workset: index } : { workset: index, sample: workset.turn };
 }

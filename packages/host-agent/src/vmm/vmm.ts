@@ -81,8 +81,19 @@ export interface BootSpec extends VmSpec {
 export interface RestoreSpec extends VmSpec {
   kind: 'restore';
   memory: Chain;
+  /** Pages to bring in before the VM asks for them. */
+  workset?: Workset;
   /** Device state, as `save` wrote it. */
   vmstate: string;
+}
+
+/**
+ * The recorded working set of an earlier start. With `turn`, an eighth of it is left to its faults, another one each
+ * turn: the set recorded this time is without what nobody asked for.
+ */
+export interface Workset {
+  file: string;
+  turn?: number;
 }
 
 /** Chooses and starts VMs; one for the whole host agent. */
@@ -132,6 +143,10 @@ export interface Memory {
   commit(chain: Chain): Promise<void>;
   /** The dump is void: its dirty set is part of the next one. */
   abort(): Promise<void>;
+  /** Ends the recording of the working set, which begins with the VM. */
+  endWorkset(): Promise<void>;
+  /** Ends the recording and writes the pages that were needed until then into a new file; false if there are none. */
+  writeWorkset(file: string): Promise<boolean>;
   stats(): Promise<MemoryStats>;
 }
 
@@ -146,6 +161,8 @@ export interface Dumped {
 export interface MemoryStats {
   faults: number;
   pagesFaulted: number;
+  /** Brought in before anyone asked for them. */
+  pagesAhead: number;
   bytesCopied: number;
   bytesZeroed: number;
   bytesByBuild: Record<string, number>;

@@ -47,10 +47,21 @@ export class FakeMemory implements Memory {
     for (let at = offset; at < offset + bytes.length; at += 4096) this.#dumped?.delete(at);
   }
 
+  async endWorkset(): Promise<void> {
+    await this.#fault('memory:workset');
+  }
+
+  async writeWorkset(file: string): Promise<boolean> {
+    await this.#fault('memory:workset');
+    await writeFile(file, '', { flag: 'wx' });
+    return false;
+  }
+
   async stats(): Promise<MemoryStats> {
     return {
       faults: 0,
       pagesFaulted: 0,
+      pagesAhead: 0,
       bytesCopied: 0,
       bytesZeroed: 0,
       bytesByBuild: {},

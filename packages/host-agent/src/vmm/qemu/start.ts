@@ -117,7 +117,7 @@ function startPager(binaries: Binaries, spec: BootSpec | RestoreSpec): Promise<P
     memoryBytes: spec.memoryMb * 2 ** 20,
     tracker: spec.tracker,
     state: spec.pagerState,
-    ...(spec.kind === 'restore' ? { chain: spec.memory } : {}),
+    ...(spec.kind === 'restore' ? { chain: spec.memory, workset: spec.workset } : {}),
   });
 }
 
