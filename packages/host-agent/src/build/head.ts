@@ -38,7 +38,7 @@ export async function readHead(store: BuildStore, owner: HeadOwner): Promise<Hea
 
 /**
  * Points the owner at a sealed build, durably: after this the build is what a resume or a spawn starts from. When it
- * throws, the head names the old build or, if only the last sync failed, the new one: both are whole.
+ * throws, the head names the old build as before; only where the disk refuses that too, the new one: both are whole.
  * Returns the head that was replaced.
  */
 export async function commitHead(
@@ -52,21 +52,51 @@ export async function commitHead(
   const fresh = `${file}.new`;
   return await store.exclusive(async () => {
     const before = await readHead(store, owner);
-    await steps.run(`${verb}:write-head`, async () => {
-      await access(store.paths.build(head.build).manifest).catch((cause) => {
-        throw damaged(head.build, 'it is not on this host', cause);
+    let wasPending = false;
+    try {
+      await steps.run(`${verb}:write-head`, async () => {
+        await access(store.paths.build(head.build).manifest).catch((cause) => {
+          throw damaged(head.build, 'it is not on this host', cause);
+        });
+        await makeOwner(store, owner);
+        await rm(fresh, { force: true });
+        await writeDurably(fresh, JSON.stringify(schema.parse({ format: 1, ...head })));
       });
-      await makeOwner(store, owner);
-      await rm(fresh, { force: true });
-      await writeDurably(fresh, JSON.stringify(schema.parse({ format: 1, ...head })));
-    });
-    await steps.run(`${verb}:commit-head`, async () => {
-      store.pending.delete(head.build);
-      await rename(fresh, file);
-    });
-    await steps.run(`${verb}:fsync-head`, () => syncDirectory(path.dirname(file)));
+      await steps.run(`${verb}:commit-head`, async () => {
+        wasPending = store.pending.delete(head.build);
+        await rename(fresh, file);
+      });
+      await steps.run(`${verb}:fsync-head`, () => syncDirectory(path.dirname(file)));
+    } catch (error) {
+      const restored = await restoreHead(store, owner, before).then(
+        () => true,
+        () => false,
+      );
+      // What an unsynced head may still name must not be removed.
+      if (wasPending && restored) store.pending.add(head.build);
+      throw error;
+    }
     return before;
   });
+}
+
+/** The way back of a commit that failed: its caller goes on as if there had been none. */
+async function restoreHead(store: BuildStore, owner: HeadOwner, before: Head | undefined): Promise<void> {
+  const file = store.paths.head(owner);
+  const fresh = `${file}.new`;
+  const directory = path.dirname(file);
+  await rm(fresh, { force: true });
+  const now = await readHead(store, owner);
+  if (JSON.stringify(now) !== JSON.stringify(before)) {
+    if (before === undefined) {
+      await rm(file);
+    } else {
+      await writeDurably(fresh, JSON.stringify({ format: 1, ...before }));
+      await rename(fresh, file);
+    }
+    await syncDirectory(directory);
+  }
+  if (before === undefined && owner.kind === 'template') await rmdir(directory).catch(ignoreMissing);
 }
 
 /** Removes the head, and a template's folder with it; what it named stays until `releaseBuild`. */
