@@ -21,6 +21,8 @@ const schema = z.object({
     .regex(/^(auto|off|(\/[^/\0]+)+|\/)$/, 'is auto, off or a path like /thaw.slice')
     .refine((value) => !/(^|\/)\.\.?(\/|$)/.test(value), 'has no . or .. in it')
     .default('auto'),
+  /** How long a build that nothing refers to is left alone, as another process may still be writing it. */
+  THAW_BUILD_GRACE_SEC: z.coerce.number().positive().default(3600),
   THAW_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
 });
 
@@ -40,6 +42,7 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     tracker: value.THAW_DIRTY,
     uidBase: value.THAW_UID_BASE,
     cgroup: value.THAW_CGROUP,
+    buildGraceMs: value.THAW_BUILD_GRACE_SEC * 1000,
     logLevel: value.THAW_LOG_LEVEL,
     vcpusMax: Math.min(32, os.availableParallelism()),
     memoryMbMax: Math.floor(os.totalmem() / 2 ** 20),

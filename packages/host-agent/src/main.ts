@@ -16,8 +16,9 @@ import { groupId, userId } from './os/accounts.ts';
 import { Cgroups } from './os/cgroup/cgroups.ts';
 import { faultsFrom } from './os/fault.ts';
 import { run } from './os/run.ts';
+import { Steps } from './os/step.ts';
 import { routes } from './rpc/routes.ts';
-import { adopt, findSurvivors } from './sandbox/adopt.ts';
+import { adopt, findSurvivors, sweepRemains } from './sandbox/adopt.ts';
 import { readRecords } from './sandbox/record.ts';
 import { Registry } from './sandbox/registry.ts';
 import { importImages } from './template/import.ts';
@@ -44,18 +45,22 @@ async function main(): Promise<void> {
   });
   log.info(vmm.info, 'virtual machines');
 
+  const remains = await sweepRemains(builds, config);
+  if (remains.length > 0) log.info({ sandboxes: remains }, 'removed what destroyed sandboxes left');
   const records = await readRecords(config, (id, error) =>
     log.error({ sandbox: id, err: error }, 'the record of a sandbox is damaged'),
   );
-  const survivors = await findSurvivors(builds, config, records);
+  const found = await findSurvivors(builds, config, records);
+  const fault = faultsFrom(process.env, config.run);
   const slots = await SlotPool.open({
     data: config.data,
     size: config.slotPool,
     uidBase: config.uidBase,
     uplink: config.uplink,
     clientUids: [await userId('thaw')],
-    keep: survivors.map(({ state }) => state.slot),
+    keep: found.survivors.map(({ state }) => state.slot),
     log,
+    steps: new Steps(fault),
   });
   undo.defer(() => slots.close());
   const cgroups = undo.use(
@@ -63,11 +68,10 @@ async function main(): Promise<void> {
   );
   log.info({ limited: cgroups.controllers, missing: cgroups.missing }, 'limits of sandboxes');
   const registry = new Registry();
-  const fault = faultsFrom(process.env, config.run);
   const host: Host = { config, log, registry, builds, slots, cgroups, vmm, binaries, boot, fault };
   await importImages(host, guestDir);
-  await adopt(host, records, survivors);
-  await collectBuilds(builds, newSteps(host)).catch((error) => log.error({ err: error }, 'builds not swept'));
+  await adopt(host, records, found);
+  undo.use(await startCollecting(host));
 
   await cgroups.sweep(
     new Set(registry.all().flatMap(({ id, state }) => (state.status === 'running' ? [id] : []))),
@@ -78,6 +82,30 @@ async function main(): Promise<void> {
   log.info({ sandboxes: registry.all().length }, 'ready');
   await Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')]);
   log.info('stopping; sandboxes go on');
+}
+
+/** Sweeps what a crash or a failed removal left of builds: now, and again while this runs. */
+async function startCollecting(host: Host): Promise<AsyncDisposable> {
+  const ageMs = host.config.buildGraceMs;
+  const sweep = () =>
+    collectBuilds(host.builds, newSteps(host), { ageMs }).then(
+      (removed) => removed.length > 0 && host.log.info({ builds: removed }, 'builds swept'),
+      (error) => host.log.error({ err: error }, 'builds not swept'),
+    );
+  let sweeping = sweep();
+  await sweeping;
+  const timer = setInterval(
+    () => {
+      sweeping = sweeping.then(sweep);
+    },
+    Math.max(1000, ageMs / 4),
+  );
+  return {
+    async [Symbol.asyncDispose]() {
+      clearInterval(timer);
+      await sweeping;
+    },
+  };
 }
 
 async function prepareFolders(config: Config): Promise<void> {

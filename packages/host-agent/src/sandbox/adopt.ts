@@ -2,9 +2,9 @@
  * After a restart of the host agent: running VMs are taken over from their keepers, paused sandboxes are listed
  * again, and what no sandbox owns is ended.
  */
-import { readdir, readFile, rm } from 'node:fs/promises';
+import { access, readdir, readFile, rm } from 'node:fs/promises';
 import { holdBuild } from '../build/acquire.ts';
-import { readHead } from '../build/head.ts';
+import { type Head, readHead } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';
 import { readBuild } from '../build/read.ts';
 import type { BuildStore } from '../build/store.ts';
@@ -14,7 +14,7 @@ import type { Host } from '../host.ts';
 import { Keeper } from '../keeper/keeper.ts';
 import { endKeeper, Machine, type MachineState } from './machine.ts';
 import { bootFiles, SandboxPaths, sandboxesDir } from './paths.ts';
-import type { SandboxRecord } from './record.ts';
+import { isPaused, type SandboxRecord } from './record.ts';
 import { Sandbox, type SandboxState } from './sandbox.ts';
 import { watch } from './watch.ts';
 
@@ -26,23 +26,31 @@ export interface Survivor {
   state: MachineState;
 }
 
+export interface Found {
+  survivors: Survivor[];
+  /** Sandboxes whose VM was being started: it never ran for anyone. */
+  starting: ReadonlySet<string>;
+}
+
 /**
  * VMs that still run and belong to one of `records`; every other keeper under `run` is ended. So is a VM that does not
- * stand on its sandbox's last build: how far it had been handed over to that one nobody knows, so it is resumed there.
+ * stand on its sandbox's last build: it was paused, or how far it had been handed over to that one nobody knows.
  */
 export async function findSurvivors(
   builds: BuildStore,
   roots: { data: string; run: string },
   records: readonly SandboxRecord[],
-): Promise<Survivor[]> {
+): Promise<Found> {
   const survivors: Survivor[] = [];
+  const starting = new Set<string>();
   const ids = await readdir(sandboxesDir(roots.run)).catch(() => []);
   for (const id of ids) {
     const paths = new SandboxPaths(roots, id);
     const keeper = await Keeper.connect(paths.run).catch(() => undefined);
     const record = records.find((candidate) => candidate.id === id);
+    const state = await readState(paths);
+    if (state === undefined) starting.add(id);
     if (keeper !== undefined && record?.started === true) {
-      const state = await readState(paths);
       const { roles } = await keeper
         .status()
         .catch(() => ({ roles: {} as Record<string, { running: boolean }> }));
@@ -56,7 +64,28 @@ export async function findSurvivors(
     if (keeper !== undefined) await endKeeper(keeper);
     await rm(paths.run, { recursive: true, force: true });
   }
-  return survivors;
+  return { survivors, starting };
+}
+
+/** Removes folders of sandboxes that a create never filled or a destroy never finished: no record, no head. */
+export async function sweepRemains(
+  builds: BuildStore,
+  roots: { data: string; run: string },
+): Promise<string[]> {
+  const swept: string[] = [];
+  for (const id of await readdir(sandboxesDir(roots.data))) {
+    const paths = new SandboxPaths(roots, id);
+    const known = await access(paths.record).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => error.code !== 'ENOENT',
+    );
+    if (known) continue;
+    const head = await readHead(builds, { kind: 'sandbox', id }).catch((error: unknown) => error);
+    if (head !== undefined) continue;
+    await rm(paths.data, { recursive: true, force: true });
+    swept.push(id);
+  }
+  return swept;
 }
 
 async function readState(paths: SandboxPaths): Promise<MachineState | undefined> {
@@ -67,36 +96,44 @@ async function readState(paths: SandboxPaths): Promise<MachineState | undefined>
 }
 
 /** Fills the registry: a sandbox for each record. */
-export async function adopt(
-  host: Host,
-  records: readonly SandboxRecord[],
-  survivors: readonly Survivor[],
-): Promise<void> {
+export async function adopt(host: Host, records: readonly SandboxRecord[], found: Found): Promise<void> {
   for (const record of records) {
-    const survivor = survivors.find((candidate) => candidate.record === record);
     const sandbox = new Sandbox(record, { status: 'paused' });
-    sandbox.state = await settle(host, sandbox, survivor);
     const head = await readHead(host.builds, { kind: 'sandbox', id: record.id }).catch(() => undefined);
     const build = head && (await readBuild(host.builds, head.build).catch(() => undefined));
     if (build !== undefined && build.memory !== null) sandbox.build = await measureBuild(build);
+    sandbox.state = await settle(host, sandbox, head, found);
     host.registry.add(sandbox);
     if (sandbox.state.status === 'running') watch(host, sandbox, sandbox.state.machine);
+    else await rm(new SandboxPaths(host.config, record.id).disk, { recursive: true, force: true });
   }
 }
 
-async function settle(host: Host, sandbox: Sandbox, survivor: Survivor | undefined): Promise<SandboxState> {
+async function settle(
+  host: Host,
+  sandbox: Sandbox,
+  head: Head | undefined,
+  { survivors, starting }: Found,
+): Promise<SandboxState> {
   const { record } = sandbox;
-  if (survivor === undefined) {
-    if (!record.started && record.errorReason === undefined) return { status: 'paused' };
-    return { status: 'error', reason: record.errorReason ?? 'the VM ended while the host agent was away' };
+  const survivor = survivors.find((candidate) => candidate.record === record);
+  if (survivor !== undefined) {
+    try {
+      return { status: 'running', machine: await takeOver(host, survivor) };
+    } catch (error) {
+      host.log.error({ sandbox: record.id, err: error }, 'a running sandbox could not be taken over');
+      await endKeeper(survivor.keeper);
+      await rm(survivor.keeper.runDir, { recursive: true, force: true });
+      return { status: 'error', reason: 'the VM could not be taken over after a restart' };
+    }
   }
-  try {
-    return { status: 'running', machine: await takeOver(host, survivor) };
-  } catch (error) {
-    host.log.error({ sandbox: record.id, err: error }, 'a running sandbox could not be taken over');
-    await endKeeper(survivor.keeper);
-    return { status: 'error', reason: 'the VM could not be taken over after a restart' };
-  }
+  // Whatever was cut off came after the seal, or before anything ran: its last build is all there is to it.
+  const whole =
+    isPaused(record, head?.facts ?? {}) || (starting.has(record.id) && sandbox.build !== undefined);
+  if (!whole) return { status: 'error', reason: 'the VM ended while the host agent was away' };
+  return record.errorReason === undefined
+    ? { status: 'paused' }
+    : { status: 'error', reason: record.errorReason };
 }
 
 /** The VM may have been stopped in the middle of a seal: that is taken back and it goes on. */

@@ -2,6 +2,7 @@
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
+import type { Facts } from '../build/head.ts';
 import type { Steps } from '../os/step.ts';
 import { SandboxPaths, sandboxesDir } from './paths.ts';
 
@@ -26,6 +27,16 @@ const schema = z.object({
 });
 
 export type SandboxRecord = z.infer<typeof schema>;
+
+/** Of the head that a pause commits: it says which run of the VM it ended. */
+export function pausedFacts(record: SandboxRecord): Facts {
+  return { paused: record.counter };
+}
+
+/** Whether the head was committed by a pause of the run that the record tells of. */
+export function isPaused(record: SandboxRecord, facts: Facts): boolean {
+  return !record.started || facts.paused === record.counter;
+}
 
 /** Replaces the record durably. */
 export async function writeRecord(

@@ -1,10 +1,13 @@
 /** Starts a paused sandbox again from its last build; one in `error` goes back to it. */
+import { mkdir, rm } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
 import { acquireHead } from '../build/acquire.ts';
 import { measureBuild } from '../build/measure.ts';
 import { type Host, newSteps } from '../host.ts';
+import type { Steps } from '../os/step.ts';
 import { checkMachine } from './compatible.ts';
 import { Machine } from './machine.ts';
+import { SandboxPaths } from './paths.ts';
 import { writeRecord } from './record.ts';
 import type { Sandbox } from './sandbox.ts';
 import { watch } from './watch.ts';
@@ -17,7 +20,8 @@ export function resume(host: Host, id: string): Promise<Sandbox> {
     const steps = newSteps(host);
     sandbox.state = { status: 'resuming' };
     try {
-      const machine = await restore(host, sandbox, steps);
+      const reason = before.status === 'error' ? before.reason : undefined;
+      const machine = await restore(host, sandbox, steps, reason);
       sandbox.state = { status: 'running', machine };
       watch(host, sandbox, machine);
     } catch (error) {
@@ -30,7 +34,13 @@ export function resume(host: Host, id: string): Promise<Sandbox> {
   });
 }
 
-async function restore(host: Host, sandbox: Sandbox, steps: ReturnType<typeof newSteps>): Promise<Machine> {
+/** `reason`: why the sandbox is in `error`, if it is. When this throws, it is as it was before. */
+async function restore(
+  host: Host,
+  sandbox: Sandbox,
+  steps: Steps,
+  reason: string | undefined,
+): Promise<Machine> {
   const acquired = await steps.run('resume:read-build', () =>
     acquireHead(host.builds, { kind: 'sandbox', id: sandbox.id }),
   );
@@ -41,11 +51,28 @@ async function restore(host: Host, sandbox: Sandbox, steps: ReturnType<typeof ne
     throw new ThawError('invalid_state', 'nothing of this sandbox was sealed: there is no state to resume');
   }
   checkMachine(host, build.manifest.machine);
-  const { errorReason: _, ...record } = sandbox.record;
-  const next = { ...record, counter: Math.max(Date.now(), record.counter + 1), started: true };
-  await writeRecord(host.config, next, steps, 'resume:write-record');
-  sandbox.record = next;
   sandbox.build = await measureBuild(build);
-  held.move();
-  return await Machine.start(host, steps, 'resume', next, acquired);
+  const paths = new SandboxPaths(host.config, sandbox.id);
+  // Until the VM runs, the record keeps what a start that fails or is cut off goes back to.
+  const next = {
+    ...sandbox.record,
+    counter: Math.max(Date.now(), sandbox.record.counter + 1),
+    started: true,
+  };
+  try {
+    await mkdir(paths.run, { recursive: true, mode: 0o700 });
+    await writeRecord(host.config, next, steps, 'resume:write-record');
+    held.move();
+    const { errorReason: _, ...record } = next;
+    const machine = await Machine.start(host, steps, 'resume', record, acquired);
+    sandbox.record = record;
+    return machine;
+  } catch (error) {
+    sandbox.record = { ...next, started: false, errorReason: reason };
+    await rm(paths.run, { recursive: true, force: true });
+    await writeRecord(host.config, sandbox.record, steps, 'resume:write-record').catch((cause) =>
+      host.log.error({ sandbox: sandbox.id, err: cause }, 'record not written'),
+    );
+    throw error;
+  }
 }

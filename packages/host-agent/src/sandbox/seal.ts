@@ -17,7 +17,7 @@ import { prepare, thaw } from '../guest/control.ts';
 import type { Host } from '../host.ts';
 import type { Steps } from '../os/step.ts';
 import type { Machine } from './machine.ts';
-import type { SandboxRecord } from './record.ts';
+import { pausedFacts, type SandboxRecord } from './record.ts';
 
 const PREPARE_TIMEOUT_MS = 500;
 /** As long as a guest may take to answer at all. */
@@ -63,7 +63,8 @@ export async function seal(
       guestUnresponsive: !responsive,
     });
     const owner = { kind: 'sandbox', id: record.id } as const;
-    const before = await commitHead(host.builds, steps, verb, owner, { build: build.id, facts: {} });
+    const facts = goOn ? {} : pausedFacts(record);
+    const before = await commitHead(host.builds, steps, verb, owner, { build: build.id, facts });
     return { build, before };
   } catch (error) {
     await frozen.undo();
