@@ -4,10 +4,84 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { type ErrorKind, ThawError } from '@thaw/api';
 import { GUEST_PORT, type Guest } from './guest.ts';
+import { readable } from './refusal.ts';
+import { ANSWER_WITHIN_MS, SILENCE_MAX_MS, Silence } from './silence.ts';
 
 const ERROR_BYTES_MAX = 16 * 1024;
+const BUFFER_BYTES = 256 * 1024;
 
-function options(guest: Guest, method: string, path: string, user: string): http.RequestOptions {
+export interface FilePath {
+  /** Absolute, or relative to the user's home. */
+  path: string;
+  /** Empty: root. */
+  user: string;
+}
+
+/** The file's bytes. Errors such as a missing file are thrown before the first chunk. */
+export async function* read(guest: Guest, file: FilePath, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  using silence = new Silence(signal);
+  const request = http.request(options(guest, 'GET', file, silence.signal));
+  try {
+    silence.expect(ANSWER_WITHIN_MS);
+    const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
+      request.on('response', resolve).on('error', reject).end();
+    });
+    if (response.statusCode !== 200) throw await refused(response);
+    for await (const chunk of silence.listen<Uint8Array>(response)) yield chunk;
+    if (!response.complete) throw new ThawError('agent_error', 'the transfer broke off');
+  } catch (error) {
+    throw broken(silence.reason(error));
+  } finally {
+    request.destroy();
+  }
+}
+
+/** Writes `chunks` to the file; when they throw, the transfer is cut and the guest reports no success. */
+export async function write(
+  guest: Guest,
+  file: FilePath,
+  chunks: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): Promise<void> {
+  using silence = new Silence(signal);
+  const request = http.request(options(guest, 'POST', file, silence.signal));
+  request.setHeader('content-type', 'application/octet-stream');
+  const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
+    request.on('response', resolve).on('error', reject);
+  });
+  try {
+    const source = Readable.from(taken(chunks, silence), { objectMode: false, highWaterMark: BUFFER_BYTES });
+    // The guest may answer (no space, a directory) before the whole body is sent.
+    const sent = pipeline(source, request);
+    sent.catch(() => {});
+    const response = await Promise.race([answered, sent.then(() => answered)]);
+    if (response.statusCode !== 200) throw await refused(response);
+    await sent;
+  } catch (error) {
+    throw broken(silence.reason(error));
+  } finally {
+    request.destroy();
+    // What failed before the request did is already told.
+    answered.catch(() => {});
+  }
+}
+
+/** The guest has to take each chunk within a time, and answer after the last; the sender may be as slow as it likes. */
+async function* taken(chunks: AsyncIterable<Uint8Array>, silence: Silence): AsyncGenerator<Uint8Array> {
+  for await (const chunk of chunks) {
+    silence.expect(SILENCE_MAX_MS);
+    yield chunk;
+    silence.relax();
+  }
+  silence.expect(SILENCE_MAX_MS);
+}
+
+function options(
+  guest: Guest,
+  method: string,
+  { path, user }: FilePath,
+  signal: AbortSignal,
+): http.RequestOptions {
   const query = new URLSearchParams({ path, username: user === '' ? 'root' : user });
   return {
     host: guest.host,
@@ -15,6 +89,7 @@ function options(guest: Guest, method: string, path: string, user: string): http
     path: `/files?${query}`,
     method,
     agent: guest.agent,
+    signal,
     headers: { ...guest.headers, 'accept-encoding': 'identity' },
   };
 }
@@ -23,6 +98,8 @@ function kindOf(status: number): ErrorKind {
   switch (status) {
     case 400:
     case 401:
+    case 414:
+    case 431:
       return 'invalid_request';
     case 404:
       return 'not_found';
@@ -35,68 +112,23 @@ function kindOf(status: number): ErrorKind {
   }
 }
 
-async function refusal(response: http.IncomingMessage): Promise<ThawError> {
+async function refused(response: http.IncomingMessage): Promise<ThawError> {
   let text = '';
   for await (const chunk of response.setEncoding('utf8')) {
     text += chunk;
     if (text.length > ERROR_BYTES_MAX) break;
   }
-  const status = response.statusCode ?? 0;
   let message = 'the guest refused the file';
   try {
-    message = String((JSON.parse(text) as { message?: unknown }).message ?? message);
+    message = readable(String((JSON.parse(text) as { message?: unknown }).message ?? message));
   } catch {
     // An answer that is not JSON says nothing a caller could use.
   }
-  return new ThawError(kindOf(status), message);
+  return new ThawError(kindOf(response.statusCode ?? 0), message);
 }
 
 function broken(cause: unknown): ThawError {
   return cause instanceof ThawError
     ? cause
     : new ThawError('agent_error', 'the transfer broke off', { cause });
-}
-
-/** The file's bytes. Errors such as a missing file are thrown before the first chunk. */
-export async function* read(guest: Guest, path: string, user: string): AsyncGenerator<Uint8Array> {
-  const request = http.request(options(guest, 'GET', path, user));
-  try {
-    const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
-      request.on('response', resolve).on('error', reject).end();
-    });
-    if (response.statusCode !== 200) throw await refusal(response);
-    for await (const chunk of response) yield chunk as Uint8Array;
-    if (!response.complete) throw new ThawError('agent_error', 'the transfer broke off');
-  } catch (error) {
-    throw broken(error);
-  } finally {
-    request.destroy();
-  }
-}
-
-/** Writes `chunks` to the file; when they throw, the transfer is cut and the guest reports no success. */
-export async function write(
-  guest: Guest,
-  path: string,
-  user: string,
-  chunks: AsyncIterable<Uint8Array>,
-): Promise<void> {
-  const request = http.request(options(guest, 'POST', path, user));
-  request.setHeader('content-type', 'application/octet-stream');
-  const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
-    request.on('response', resolve).on('error', reject);
-  });
-  try {
-    // The guest may answer (no space, a directory) before the whole body is sent.
-    const sent = pipeline(Readable.from(chunks, { objectMode: false, highWaterMark: 256 * 1024 }), request);
-    sent.catch(() => {});
-    const response = await Promise.race([answered, sent.then(() => answered)]);
-    if (response.statusCode !== 200) throw await refusal(response);
-    await sent;
-    response.resume();
-  } catch (error) {
-    throw broken(error);
-  } finally {
-    request.destroy();
-  }
 }

@@ -6,35 +6,43 @@
 import http from 'node:http';
 import { type Client, createClient, type Interceptor } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
+import { Filesystem } from '../gen/filesystem_pb.ts';
 import { Process } from '../gen/process_pb.ts';
 
 export const GUEST_PORT = 49983;
 export const CONTROL_PORT = 49982;
 
+/** One message of a guest, in bytes: more is refused unread. A chunk of output has 44 KiB, a folder's list the most. */
+const PROCESS_MESSAGE_BYTES_MAX = 2 ** 20;
+const LIST_BYTES_MAX = 16 * 2 ** 20;
+
 export class Guest {
   readonly host: string;
   readonly agent: http.Agent;
   readonly processes: Client<typeof Process>;
+  readonly filesystem: Client<typeof Filesystem>;
   readonly #token: string;
 
   constructor(host: string, token: string) {
     this.host = host;
     this.#token = token;
-    this.agent = new http.Agent({ keepAlive: true, maxSockets: 256 });
+    this.agent = new http.Agent({ keepAlive: true });
     const authorize: Interceptor = (next) => (request) => {
       request.header.set('X-Access-Token', token);
       return next(request);
     };
-    this.processes = createClient(
-      Process,
+    const transport = (readMaxBytes: number) =>
       createConnectTransport({
         baseUrl: `http://${host}:${GUEST_PORT}`,
         httpVersion: '1.1',
         useBinaryFormat: false,
         interceptors: [authorize],
         nodeOptions: { agent: this.agent },
-      }),
-    );
+        acceptCompression: [],
+        readMaxBytes,
+      });
+    this.processes = createClient(Process, transport(PROCESS_MESSAGE_BYTES_MAX));
+    this.filesystem = createClient(Filesystem, transport(LIST_BYTES_MAX));
   }
 
   get headers(): Record<string, string> {

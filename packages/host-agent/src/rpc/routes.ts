@@ -5,18 +5,22 @@ import { HostAgentService, toConnectError } from '@thaw/api/rpc';
 import type { Host } from '../host.ts';
 import { create } from '../sandbox/create.ts';
 import { destroy } from '../sandbox/destroy.ts';
-import { exec, execStream, sendInput, signalProcess } from '../sandbox/exec.ts';
-import { readFile, writeFile } from '../sandbox/files.ts';
+import { exec, execStream, resizeTerminal, sendInput, signalProcess } from '../sandbox/exec.ts';
 import { pause } from '../sandbox/pause.ts';
 import { resume } from '../sandbox/resume.ts';
 import { snapshot } from '../sandbox/snapshot.ts';
 import { stat } from '../sandbox/stat.ts';
 import { deleteTemplate } from '../template/delete.ts';
 import { listTemplates } from '../template/list.ts';
+import { fileCalls } from './files.ts';
 import { hostInfo, sandboxInfo, templateInfo } from './serialise.ts';
 
-/** The most that the unary file calls carry, in bytes. */
-const UNARY_FILE_BYTES_MAX = 100 * 2 ** 20;
+/** Calls that yield. */
+const STREAMS: ReadonlySet<string> = new Set(
+  HostAgentService.methods
+    .filter(({ methodKind }) => methodKind === 'server_streaming')
+    .map((m) => m.localName),
+);
 
 export function routes(host: Host): (router: ConnectRouter) => void {
   const service: ServiceImpl<typeof HostAgentService> = {
@@ -34,8 +38,12 @@ export function routes(host: Host): (router: ConnectRouter) => void {
 
     exec: (request, context) => exec(host, request, context.signal),
     execStream: (request, context) => execStream(host, request, context.signal),
-    sendInput: async (request) => {
-      await sendInput(host, request);
+    sendInput: async (request, context) => {
+      await sendInput(host, request, context.signal);
+      return {};
+    },
+    resizeTerminal: async (request) => {
+      await resizeTerminal(host, request);
       return {};
     },
     signalProcess: async (request) => {
@@ -43,33 +51,7 @@ export function routes(host: Host): (router: ConnectRouter) => void {
       return {};
     },
 
-    writeFile: async ({ sandboxId, path, user, content }) => {
-      await writeFile(host, { sandboxId, path, user }, oneChunk(content));
-      return {};
-    },
-    readFile: async ({ sandboxId, path, user }) => {
-      const chunks: Uint8Array[] = [];
-      let size = 0;
-      for await (const chunk of readFile(host, { sandboxId, path, user })) {
-        size += chunk.length;
-        if (size > UNARY_FILE_BYTES_MAX)
-          throw new ThawError('too_large', 'the file is too large: use the stream');
-        chunks.push(chunk);
-      }
-      return { content: Buffer.concat(chunks) };
-    },
-    writeFileStream: async (messages) => {
-      const content = messages[Symbol.asyncIterator]();
-      const first = await content.next();
-      if (first.done || first.value.content.case !== 'meta') {
-        throw new ThawError('invalid_request', 'the first message must name the sandbox and the path');
-      }
-      await writeFile(host, first.value.content.value, chunksOf(content));
-      return {};
-    },
-    readFileStream: async function* ({ sandboxId, path, user }) {
-      for await (const chunk of readFile(host, { sandboxId, path, user })) yield { chunk };
-    },
+    ...fileCalls(host),
 
     createSnapshot: async ({ sandboxId, templateId, name }) => {
       const { sandbox, template } = await snapshot(host, { sandboxId, templateId, name });
@@ -83,24 +65,6 @@ export function routes(host: Host): (router: ConnectRouter) => void {
     getHost: async () => hostInfo(host),
   };
   return (router) => router.service(HostAgentService, logged(host, service));
-}
-
-async function* oneChunk(chunk: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield chunk;
-}
-
-/** The chunks of an upload. One that ends without its `complete` was broken off by the sender. */
-async function* chunksOf(
-  messages: AsyncIterator<{ content: { case?: string | undefined; value?: unknown } }>,
-): AsyncGenerator<Uint8Array> {
-  for (let next = await messages.next(); !next.done; next = await messages.next()) {
-    const { content } = next.value;
-    if (content.case === 'complete') return;
-    if (content.case !== 'chunk')
-      throw new ThawError('invalid_request', 'only chunks may follow the first message');
-    yield content.value as Uint8Array;
-  }
-  throw new ThawError('unavailable', 'the upload was broken off');
 }
 
 type Method = (request: never, context: HandlerContext) => unknown;
@@ -121,7 +85,7 @@ function logged(
   };
   const wrapped = Object.entries(service).map(([name, method]) => {
     const run = method as Method;
-    if (name === 'execStream' || name === 'readFileStream') {
+    if (STREAMS.has(name)) {
       return [
         name,
         async function* (request: never, context: HandlerContext) {

@@ -1,11 +1,20 @@
 /** Runs programs in a sandbox. */
 
 import { ThawError } from '@thaw/api';
-import type { ExecRequest, ExecStreamRequest, SendInputRequest, SignalProcessRequest } from '@thaw/api/rpc';
+import type {
+  ExecRequest,
+  ExecStreamRequest,
+  ResizeTerminalRequest,
+  SendInputRequest,
+  SignalProcessRequest,
+  TerminalSize,
+} from '@thaw/api/rpc';
 import * as guest from '../guest/exec.ts';
 import type { Host } from '../host.ts';
 
 const UNARY_TIMEOUT_SEC = 30;
+/** What the kernel can keep. */
+const TERMINAL_MAX = 65_535;
 
 type Program = Pick<ExecRequest, 'cmd' | 'args' | 'cwd' | 'env' | 'user'>;
 
@@ -28,7 +37,11 @@ export function exec(host: Host, request: ExecRequest, signal: AbortSignal): Pro
 
 /** Starts a program and yields its events. The caller leaving ends the program. */
 export async function* execStream(host: Host, request: ExecStreamRequest, signal: AbortSignal) {
-  const program = command(request, Math.max(0, request.timeoutSec), request.stdin);
+  const { pty } = request;
+  const program = {
+    ...command(request, Math.max(0, request.timeoutSec), request.stdin || pty !== undefined),
+    ...(pty && { pty: size(pty) }),
+  };
   const events = host.registry
     .get(request.sandboxId)
     .callStream((machine, stopping) =>
@@ -53,14 +66,30 @@ function serialise(event: guest.ExecEvent) {
   }
 }
 
-export function sendInput(host: Host, request: SendInputRequest): Promise<void> {
+export function sendInput(host: Host, request: SendInputRequest, signal: AbortSignal): Promise<void> {
   return host.registry
     .get(request.sandboxId)
-    .call((machine) => guest.sendInput(machine.guest, request.pid, request.data, request.eof));
+    .call((machine, stopping) =>
+      guest.sendInput(machine.guest, request, AbortSignal.any([signal, stopping])),
+    );
+}
+
+export function resizeTerminal(host: Host, request: ResizeTerminalRequest): Promise<void> {
+  const terminal = size(request.size);
+  return host.registry
+    .get(request.sandboxId)
+    .call((machine) => guest.resize(machine.guest, request.pid, terminal));
 }
 
 export function signalProcess(host: Host, request: SignalProcessRequest): Promise<void> {
   return host.registry
     .get(request.sandboxId)
     .call((machine) => guest.sendSignal(machine.guest, request.pid, request.signal));
+}
+
+function size(wish: TerminalSize | undefined): guest.TerminalSize {
+  const { cols = 0, rows = 0 } = wish ?? {};
+  if (cols < 1 || rows < 1 || cols > TERMINAL_MAX || rows > TERMINAL_MAX)
+    throw new ThawError('invalid_request', `a terminal has 1 to ${TERMINAL_MAX} columns and rows`);
+  return { cols, rows };
 }

@@ -31,6 +31,9 @@ export interface BuildSummary {
 
 export type Verb = 'create' | 'pause' | 'resume' | 'snapshot' | 'destroy';
 
+/** Each holds a connection to the guest. */
+const CALLS_MAX = 512;
+
 export class Sandbox {
   record: SandboxRecord;
   state: SandboxState;
@@ -136,6 +139,8 @@ export class Sandbox {
   }
 
   #admit(): AbortController {
+    if (this.#calls.size >= CALLS_MAX)
+      throw new ThawError('exhausted', `a sandbox takes at most ${CALLS_MAX} calls at once`);
     const call = new AbortController();
     this.#calls.add(call);
     this.record.lastActiveAt = nowSeconds();
