@@ -24,3 +24,4 @@ vectors:
 generate:
 	@sh scripts/setup.sh --check-only
 	@buf generate && buf generate --template buf.gen.guest.yaml
+	@node packages/control-plane/src/main.ts openapi > spec/openapi.yaml

@@ -52,6 +52,17 @@ function generated(): string[] {
   return problems;
 }
 
+/** The API's description, which the routes make. */
+function described(): string[] {
+  const run = spawnSync(process.execPath, ['packages/control-plane/src/main.ts', 'openapi'], {
+    encoding: 'utf8',
+  });
+  if (run.status !== 0) return [`the API's description: ${run.stderr.trim()}`];
+  return run.stdout === readFileSync('spec/openapi.yaml', 'utf8')
+    ? []
+    : ['spec/openapi.yaml is not what make generate makes'];
+}
+
 command('formatting and lint (biome)', ['biome', 'ci', '--colors=off', '--error-on-warnings', '.']);
 command('types (tsc)', ['tsc', '-p', '.']);
 command('formatting (rustfmt)', ['cargo', 'fmt', '--all', '--check']);
@@ -85,7 +96,7 @@ command('lint of the preload (clippy)', [
   '-D',
   'warnings',
 ]);
-check('generated files', generated());
+check('generated files', [...generated(), ...described()]);
 check('rules of the tree', tidy());
 
 console.log(failed === 0 ? '\nall checks passed' : `\n${failed} checks failed`);

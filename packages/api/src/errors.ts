@@ -3,6 +3,7 @@
  * Messages are written for the caller; causes stay in the log.
  */
 import type { Code } from '@connectrpc/connect';
+import { z } from 'zod';
 
 interface Mapping {
   http: number;
@@ -42,6 +43,14 @@ export class ThawError extends Error {
     this.status = options.status ?? ERROR_KINDS[kind].http;
   }
 }
+
+/** The body of every answer that is an error. */
+export const ErrorBody = z.object({
+  error: z.object({
+    code: z.enum(Object.keys(ERROR_KINDS) as [ErrorKind, ...ErrorKind[]]),
+    message: z.string(),
+  }),
+});
 
 export function isErrorKind(value: string): value is ErrorKind {
   return Object.hasOwn(ERROR_KINDS, value);

@@ -3,6 +3,7 @@
  *
  *   main.ts             serves until SIGTERM or SIGINT
  *   main.ts init-key    makes the first API key and prints {"created":true,"key":…}, or {"created":false} if there is one
+ *   main.ts openapi     prints the API's description
  *   main.ts add-key     makes the key on standard input valid; doing it again changes nothing
  */
 import { text } from 'node:stream/consumers';
@@ -11,9 +12,10 @@ import { addKey, makeFirstKey } from './auth/key.ts';
 import { type Config, readConfig } from './config.ts';
 import { connectDatabase, throughOutage } from './db/connect.ts';
 import { migrate } from './db/migrations.ts';
+import { describeApi } from './http/describe.ts';
 import { startControlPlane } from './start.ts';
 
-const USAGE = 'usage: main.ts [serve | init-key | add-key]';
+const USAGE = 'usage: main.ts [serve | openapi | init-key | add-key]';
 
 async function serve(config: Config): Promise<void> {
   const log = pino({ name: 'control-plane', level: config.logLevel });
@@ -44,6 +46,9 @@ async function main(command = 'serve'): Promise<void> {
   switch (command) {
     case 'serve':
       return serve(readConfig(process.env));
+    case 'openapi':
+      process.stdout.write(await describeApi());
+      return;
     case 'init-key':
     case 'add-key':
       return keys(readConfig(process.env), command);

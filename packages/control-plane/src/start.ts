@@ -6,17 +6,13 @@ import type { Config } from './config.ts';
 import { connectDatabase, type Database, throughOutage } from './db/connect.ts';
 import { migrate } from './db/migrations.ts';
 import { originCheck } from './exec/origin.ts';
-import { execRoutes } from './exec/routes.ts';
-import { fileRoutes } from './file/routes.ts';
 import { connectHost } from './host/agent.ts';
 import { buildApp } from './http/app.ts';
-import { healthRoutes } from './http/health.ts';
+import { addRoutes } from './http/routes.ts';
 import type { Plane } from './plane.ts';
 import { startReconcile } from './reconcile/loop.ts';
 import { Activity } from './sandbox/activity.ts';
 import { InFlight } from './sandbox/in-flight.ts';
-import { sandboxRoutes } from './sandbox/routes.ts';
-import { templateRoutes } from './template/routes.ts';
 
 const VERBS_END_WITHIN_MS = 30_000;
 const REQUESTS_END_WITHIN_MS = 30_000;
@@ -63,15 +59,11 @@ export async function startControlPlane(
     await app.close();
     clearTimeout(cut);
   });
-  healthRoutes(app, plane);
-  sandboxRoutes(app, plane);
-  execRoutes(app, plane, {
+  addRoutes(app, plane, {
     verifyKey,
     checkOrigin: originCheck(config),
     pingEveryMs: options.pingEveryMs ?? PING_EVERY_MS,
   });
-  fileRoutes(app, plane);
-  templateRoutes(app, plane);
   await app.listen({ host: config.listen.host, port: config.listen.port });
 
   const { port } = app.server.address() as AddressInfo;

@@ -1,4 +1,5 @@
 import { Exec, ExecResult, ThawError } from '@thaw/api';
+import { z } from 'zod';
 import type { App, VerifyKey } from '../http/app.ts';
 import type { Plane } from '../plane.ts';
 import { SandboxParams } from '../sandbox/routes.ts';
@@ -15,14 +16,32 @@ export interface ExecOptions {
 
 export function execRoutes(app: App, plane: Plane, options: ExecOptions): void {
   app.post('/v1/sandboxes/:id/exec', {
-    schema: { params: SandboxParams, body: Exec, response: { 200: ExecResult } },
+    schema: {
+      operationId: 'exec',
+      summary: 'Run a program to its end',
+      params: SandboxParams,
+      body: Exec,
+      response: { 200: ExecResult },
+    },
     handler: (request) => exec(plane, request.teamId, request.params.id, request.body),
   });
   app.route({
     method: 'GET',
     url: '/v1/sandboxes/:id/exec/stream',
-    config: { keyInFirstMessage: true },
-    schema: { params: SandboxParams },
+    config: {
+      keyInFirstMessage: true,
+      describe: {
+        socket: { receives: ['StreamAuth', 'StreamStart', 'StreamInput'], sends: ['StreamOutput'] },
+      },
+    },
+    schema: {
+      operationId: 'execStream',
+      summary: 'A WebSocket: run a program with its output as it comes',
+      description:
+        'The key comes as a header or as the first message. One `start` begins the program; it ends with `exit`, then the socket closes with 1000.',
+      params: SandboxParams,
+      response: { 101: z.undefined().describe('The WebSocket is open.') },
+    },
     // What is wrong before the upgrade is an HTTP answer.
     preHandler: async (request) => {
       options.checkOrigin(request.headers.origin);

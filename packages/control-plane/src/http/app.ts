@@ -17,6 +17,7 @@ import type { Logger } from 'pino';
 import { errorBody, toThawError } from './errors.ts';
 import { parseJson } from './json.ts';
 import { methodsOf, type RoutePattern } from './methods.ts';
+import { describeRoutes } from './openapi.ts';
 
 export type App = FastifyInstance<
   RawServerDefault,
@@ -92,6 +93,7 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey): Promise<App> 
     request.log.info({ method, url, status: reply.statusCode, ms: Math.round(reply.elapsedTime) }, 'request');
   });
   answerErrors(app);
+  await describeRoutes(app);
   return app;
 }
 

@@ -1,6 +1,7 @@
 import { CreateSandbox, ListSandboxes, Sandbox, SandboxStats } from '@thaw/api';
 import { z } from 'zod';
 import type { App } from '../http/app.ts';
+import { NO_CONTENT } from '../http/openapi.ts';
 import type { Plane } from '../plane.ts';
 import { createSandbox } from './create.ts';
 import { destroySandbox } from './destroy.ts';
@@ -10,17 +11,27 @@ import { resumeSandbox } from './resume.ts';
 import { requireSandbox, toSandbox } from './sandbox.ts';
 import { statSandbox } from './stats.ts';
 
-export const SandboxParams = z.object({ id: z.string() });
+export const SandboxParams = z.object({ id: z.string().describe('The id of a sandbox') });
 const NoBody = z.strictObject({}).nullish();
 
 export function sandboxRoutes(app: App, plane: Plane): void {
   app.post('/v1/sandboxes', {
-    schema: { body: CreateSandbox, response: { 201: Sandbox } },
+    schema: {
+      operationId: 'createSandbox',
+      summary: 'Make a sandbox; it answers when its guest does',
+      body: CreateSandbox,
+      response: { 201: Sandbox },
+    },
     handler: async (request, reply) =>
       reply.code(201).send(await createSandbox(plane, request.teamId, request.body)),
   });
   app.get('/v1/sandboxes', {
-    schema: { querystring: ListSandboxes, response: { 200: z.array(Sandbox) } },
+    schema: {
+      operationId: 'listSandboxes',
+      summary: 'List sandboxes, newest first',
+      querystring: ListSandboxes,
+      response: { 200: z.array(Sandbox) },
+    },
     handler: async (request, reply) => {
       const { items, nextToken } = await listOf(plane, request.teamId, request.query);
       if (nextToken) reply.header('X-Next-Token', nextToken);
@@ -28,26 +39,53 @@ export function sandboxRoutes(app: App, plane: Plane): void {
     },
   });
   app.get('/v1/sandboxes/:id', {
-    schema: { params: SandboxParams, response: { 200: Sandbox } },
+    schema: {
+      operationId: 'getSandbox',
+      summary: 'One sandbox',
+      params: SandboxParams,
+      response: { 200: Sandbox },
+    },
     handler: async (request) => toSandbox(await requireSandbox(plane, request.teamId, request.params.id)),
   });
   app.get('/v1/sandboxes/:id/stats', {
-    schema: { params: SandboxParams, response: { 200: SandboxStats } },
+    schema: {
+      operationId: 'getSandboxStats',
+      summary: 'Memory, page faults and processes of a running sandbox',
+      params: SandboxParams,
+      response: { 200: SandboxStats },
+    },
     handler: (request) => statSandbox(plane, request.teamId, request.params.id),
   });
   app.delete('/v1/sandboxes/:id', {
-    schema: { params: SandboxParams },
+    schema: {
+      operationId: 'destroySandbox',
+      summary: 'Destroy a sandbox with everything of it',
+      params: SandboxParams,
+      response: { 204: NO_CONTENT },
+    },
     handler: async (request, reply) => {
       await destroySandbox(plane, request.teamId, request.params.id);
       return reply.code(204).send();
     },
   });
   app.post('/v1/sandboxes/:id/pause', {
-    schema: { params: SandboxParams, body: NoBody, response: { 200: Sandbox } },
+    schema: {
+      operationId: 'pauseSandbox',
+      summary: 'Write a sandbox to disk and give back what it occupies',
+      params: SandboxParams,
+      body: NoBody,
+      response: { 200: Sandbox },
+    },
     handler: (request) => pauseSandbox(plane, request.teamId, request.params.id),
   });
   app.post('/v1/sandboxes/:id/resume', {
-    schema: { params: SandboxParams, body: NoBody, response: { 200: Sandbox } },
+    schema: {
+      operationId: 'resumeSandbox',
+      summary: 'Let a paused sandbox go on, or one in `error` from its last build',
+      params: SandboxParams,
+      body: NoBody,
+      response: { 200: Sandbox },
+    },
     handler: (request) => resumeSandbox(plane, request.teamId, request.params.id),
   });
 }
