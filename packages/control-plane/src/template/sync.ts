@@ -12,6 +12,8 @@ export async function syncTemplates(plane: Plane): Promise<void> {
   const listed = await plane.host.templates();
   const byId = new Map(before.map((row) => [row.id, row]));
   for (const template of listed) {
+    // Its row stays as it is: what the host can't read now it may be able to read again.
+    if (template.errorReason !== undefined) continue;
     const row = byId.get(template.id);
     const teamId = template.type === 'base' ? null : (row?.team_id ?? DEFAULT_TEAM);
     if (plane.templateVerbs.has(`${teamId}/${template.name}`)) continue;

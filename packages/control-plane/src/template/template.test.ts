@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { TEMPLATE_ID, ThawError } from '@thaw/api';
 import { type Answer, TestPlane, until } from '../testing.ts';
+import { syncTemplates } from './sync.ts';
 
 describe('snapshots', () => {
   let test: TestPlane;
@@ -26,6 +27,36 @@ describe('snapshots', () => {
     for (const query of ['?type=other', '?type=', '?limit=0', '?x=1']) {
       assert.equal((await test.ask('GET', `/v1/snapshots${query}`)).status, 400, query);
     }
+  });
+
+  it('stay when the host can not read them, and follow the host again when it can', async () => {
+    const id = await test.createSandbox();
+    const made = await snapshot(id, 'fragile');
+    assert.equal(made.status, 201);
+    const whole = test.agent.templates.get(made.body.id)!;
+    const { id: templateId, $typeName } = whole;
+    test.agent.templates.set(templateId, {
+      ...{
+        $typeName,
+        id: templateId,
+        name: '',
+        type: '',
+        vcpus: 0,
+        memoryMb: 0,
+        diskMb: 0,
+        createdAtUnix: 0n,
+      },
+      errorReason: 'the head of template is damaged',
+    });
+    await syncTemplates(test.running.plane);
+    const kept = (await names('?type=snapshot')).includes('fragile');
+    assert.ok(kept, 'a row of a damaged template is kept');
+    test.agent.templates.set(templateId, whole);
+    await syncTemplates(test.running.plane);
+    assert.ok((await names('?type=snapshot')).includes('fragile'));
+    test.agent.templates.delete(templateId);
+    await syncTemplates(test.running.plane);
+    assert.ok(!(await names('?type=snapshot')).includes('fragile'));
   });
 
   it('are made of running and paused sandboxes, which keep their state, and spawn', async () => {

@@ -4,7 +4,7 @@ import type { GetHostResponseSchema, SandboxInfoSchema, TemplateSchema } from '@
 import type { BuildSize } from '../build/measure.ts';
 import type { Host } from '../host.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
-import type { Template } from '../template/facts.ts';
+import type { DamagedTemplate, Template } from '../template/facts.ts';
 
 function build(size: BuildSize) {
   return {
@@ -39,7 +39,11 @@ export function sandboxInfo(host: Host, sandbox: Sandbox): MessageInitShape<type
   };
 }
 
-export function templateInfo(template: Template): MessageInitShape<typeof TemplateSchema> {
+export function templateInfo(template: Template | DamagedTemplate): MessageInitShape<typeof TemplateSchema> {
+  if ('errorReason' in template) {
+    const { id, facts, errorReason } = template;
+    return { id, name: facts?.name ?? '', type: facts?.type ?? '', errorReason };
+  }
   const { id, name, type, vcpus, memoryMb, diskMb } = template;
   return {
     id,

@@ -30,6 +30,14 @@ export interface Template extends TemplateFacts {
   build: BuildSize;
 }
 
+/** A template whose head or build can't be read: it is still there, and nothing can start from it. */
+export interface DamagedTemplate {
+  id: string;
+  /** Undefined when the head itself can't be read. */
+  facts: TemplateFacts | undefined;
+  errorReason: string;
+}
+
 export function templateFacts(facts: Facts): TemplateFacts {
   return schema.parse(facts);
 }

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
-import { readHead } from '../build/head.ts';
+import { readHead, removeHead } from '../build/head.ts';
 import { importImage } from '../build/import.ts';
 import { type Host, newSteps } from '../host.ts';
 import { nowSeconds } from '../sandbox/sandbox.ts';
@@ -18,8 +18,13 @@ const schema = z.object({
 export async function importImages(host: Host, guestDir: string): Promise<void> {
   const guest = schema.parse(JSON.parse(await readFile(path.join(guestDir, 'guest.json'), 'utf8')));
   for (const [name, image] of Object.entries(guest.images)) {
-    const head = await readHead(host.builds, { kind: 'template', id: name });
-    if (head !== undefined && templateFacts(head.facts).image === image.id) continue;
+    const owner = { kind: 'template', id: name } as const;
+    const head = await readHead(host.builds, owner).catch((error) => {
+      host.log.error({ template: name, err: error }, 'the head of a base template was damaged');
+      return 'damaged' as const;
+    });
+    if (head === 'damaged') await removeHead(host.builds, newSteps(host), 'import', owner);
+    else if (head !== undefined && templateFacts(head.facts).image === image.id) continue;
     host.log.info({ template: name }, 'importing base image');
     await importImage(host.builds, newSteps(host), 'import', {
       image: path.join(guestDir, image.file),
