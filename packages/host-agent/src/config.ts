@@ -14,6 +14,8 @@ const schema = z.object({
   /** Network slots kept ready; 0 keeps none. */
   THAW_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
   THAW_DIRTY: z.enum(['auto', 'scan', 'compare']).default('auto'),
+  /** Kept free on the file system of THAW_DATA, besides what running sandboxes need to be paused. */
+  THAW_DISK_RESERVE_MB: z.coerce.number().int().min(0).default(512),
   THAW_UID_BASE: z.coerce.number().int().min(65536).default(700000),
   /** Where control groups are made: `auto`, `off`, or a group that is Thaw's, as a path from the trees' roots. */
   THAW_CGROUP: z
@@ -40,6 +42,7 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     uplink: value.THAW_UPLINK,
     slotPool: value.THAW_SLOT_POOL,
     tracker: value.THAW_DIRTY,
+    diskReserveMb: value.THAW_DISK_RESERVE_MB,
     uidBase: value.THAW_UID_BASE,
     cgroup: value.THAW_CGROUP,
     buildGraceMs: value.THAW_BUILD_GRACE_SEC * 1000,

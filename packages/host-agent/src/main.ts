@@ -58,7 +58,7 @@ async function main(): Promise<void> {
     uidBase: config.uidBase,
     uplink: config.uplink,
     clientUids: [await userId('thaw')],
-    keep: found.survivors.map(({ state }) => state.slot),
+    keep: found.survivors.map(({ state, record }) => ({ index: state.slot, egress: record.egress })),
     log,
     steps: new Steps(fault),
   });

@@ -4,12 +4,13 @@
  *
  *   guest ─► slot's namespace ─► link ─► ingress ─► forward ─► uplink (masqueraded)
  *                                        │ drops: IPv6, foreign sources, slots without egress, the host's own
- *                                        │ addresses, special ranges
+ *                                        │ addresses, special ranges, what the slot's own lists deny
  *   host process ─► output ─► link ─► slot's namespace ─► guest        only root and the clients; control port: root
  */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { SPECIAL_RANGES } from '@thaw/api';
 import { z } from 'zod';
 import { CommandError, run } from '../os/run.ts';
 import {
@@ -21,28 +22,10 @@ import {
   type SlotAddresses,
   TAP,
 } from './addresses.ts';
+import { disjoint, type Egress, isOpen } from './egress.ts';
 
 /** The guest agent's control port: root's alone. */
 const CONTROL_PORT = 49982;
-
-/**
- * Addresses that are not the internet, after the IANA registry of special-purpose addresses (RFC 6890): this
- * network, private, shared, loopback, link-local (cloud metadata), protocol assignments, benchmarks, multicast,
- * reserved. The documentation ranges are left out: nobody lives there.
- */
-const SPECIAL = [
-  '0.0.0.0/8',
-  '10.0.0.0/8',
-  '100.64.0.0/10',
-  '127.0.0.0/8',
-  '169.254.0.0/16',
-  '172.16.0.0/12',
-  '192.0.0.0/24',
-  '192.168.0.0/16',
-  '198.18.0.0/15',
-  '224.0.0.0/4',
-  '240.0.0.0/4',
-];
 
 export const OWN_TABLES = /^thaw_[0-9a-f]{6}$/;
 
@@ -59,6 +42,8 @@ export interface FirewallOptions {
 export class Firewall {
   readonly #options: FirewallOptions;
   readonly #table: string;
+  /** What the sets hold for each link besides `pairs` and `open`: nftables deletes only what it is named exactly. */
+  readonly #limits = new Map<string, string[]>();
   /** nft answers EBUSY-like errors to overlapping transactions of one table; ours go one after the other. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -68,35 +53,43 @@ export class Firewall {
   }
 
   /** Puts the table in place, with `kept` slots in it, replacing what an earlier run left, in one transaction. */
-  async install(kept: readonly SlotAddresses[]): Promise<void> {
+  async install(kept: readonly { slot: SlotAddresses; egress: Egress }[]): Promise<void> {
     const open = new Set(await this.#openLinks());
     const lines = [
       `table inet ${this.#table}`,
       `delete table inet ${this.#table}`,
       this.#ruleset(),
-      ...kept.map((slot) => this.#pairs('add', slot)),
-      ...kept.filter((slot) => open.has(slot.link)).map((slot) => this.#egress('add', slot)),
+      ...kept.map(({ slot }) => this.#pairs('add', slot)),
+      ...kept.flatMap(({ slot, egress }) =>
+        open.has(slot.link) ? [...this.#limit(slot, egress), this.#egress('add', slot)] : [],
+      ),
     ];
-    await this.#apply(lines);
+    await this.#apply(() => lines);
   }
 
   /** Lets the slot's own addresses pass; its egress stays closed. */
   async add(slot: SlotAddresses): Promise<void> {
-    await this.#apply([this.#pairs('add', slot)]);
+    await this.#apply(() => [this.#pairs('add', slot)]);
   }
 
-  async openEgress(slot: SlotAddresses): Promise<void> {
-    await this.#apply([this.#egress('add', slot)]);
+  /** Lets the guest out as far as `egress` says, instead of what was said before; open connections follow it too. */
+  async openEgress(slot: SlotAddresses, egress: Egress): Promise<void> {
+    await this.#apply(() => [
+      ...this.#unlimit(slot),
+      ...this.#limit(slot, egress),
+      this.#egress('add', slot),
+    ]);
   }
 
   /** Forgets the slot, whatever was set for it. */
   async remove(slot: SlotAddresses): Promise<void> {
     // Deleting a missing element fails the transaction; adding an existing one does not.
-    await this.#apply([
+    await this.#apply(() => [
       this.#pairs('add', slot),
       this.#egress('add', slot),
       this.#pairs('delete', slot),
       this.#egress('delete', slot),
+      ...this.#unlimit(slot),
     ]);
   }
 
@@ -114,10 +107,42 @@ export class Firewall {
     }
   }
 
-  #apply(lines: string[]): Promise<void> {
-    const next = this.#last.then(() => applyRules(lines.join('\n')));
+  /** `lines` are made when it is their turn; what they change in `#limits` holds only if nft took them. */
+  #apply(lines: () => string[]): Promise<void> {
+    const next = this.#last.then(async () => {
+      const before = new Map(this.#limits);
+      try {
+        await applyRules(lines().join('\n'));
+      } catch (error) {
+        this.#limits.clear();
+        for (const [link, elements] of before) this.#limits.set(link, elements);
+        throw error;
+      }
+    });
     this.#last = next.catch(() => {});
     return next;
+  }
+
+  #limit(slot: SlotAddresses, egress: Egress): string[] {
+    if (isOpen(egress)) return [];
+    const inSet = (set: string, ranges: readonly string[]) => {
+      const elements = disjoint(ranges).map((range) => `"${slot.link}" . ${range}`);
+      return elements.length === 0 ? [] : [`${set} { ${elements.join(', ')} }`];
+    };
+    const elements = [
+      `limited { "${slot.link}" }`,
+      ...(egress.internet ? [] : [`offline { "${slot.link}" }`]),
+      ...inSet('allow', egress.allowOut),
+      ...inSet('deny', egress.denyOut),
+    ];
+    this.#limits.set(slot.link, elements);
+    return elements.map((element) => `add element inet ${this.#table} ${element}`);
+  }
+
+  #unlimit(slot: SlotAddresses): string[] {
+    const elements = this.#limits.get(slot.link) ?? [];
+    this.#limits.delete(slot.link);
+    return elements.map((element) => `delete element inet ${this.#table} ${element}`);
   }
 
   #pairs(verb: 'add' | 'delete', slot: SlotAddresses): string {
@@ -139,14 +164,23 @@ export class Firewall {
       uplink === undefined ? '' : `ip saddr ${formatRange(block.links)} oifname "${uplink}" masquerade`;
     return `
 table inet ${this.#table} {
-  set special { type ipv4_addr; flags interval; elements = { ${SPECIAL.join(', ')} } }
+  set special { type ipv4_addr; flags interval; elements = { ${SPECIAL_RANGES.join(', ')} } }
   set clients { typeof meta skuid; elements = { ${clients} } }
   set pairs { type ifname . ipv4_addr; }
   set open { type ifname; }
+  set limited { type ifname; }
+  set offline { type ifname; }
+  set allow { type ifname . ipv4_addr; flags interval; }
+  set deny { type ifname . ipv4_addr; flags interval; }
 
   chain ingress {
     type filter hook prerouting priority mangle; policy accept;
     iifname ${slots} jump from_slot
+  }
+  chain limits {
+    iifname . ip daddr @allow return
+    iifname . ip daddr @deny drop
+    iifname @offline drop
   }
   chain from_slot {
     meta nfproto != ipv4 drop
@@ -154,6 +188,7 @@ table inet ${this.#table} {
     ct state invalid drop
     ct direction reply ct state established,related accept
     iifname != @open drop
+    iifname @limited jump limits
     ct state established,related accept
     fib daddr type != unicast drop
     ip daddr @special drop

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { run } from '../os/run.ts';
 import { GATEWAY_MAC } from './addresses.ts';
+import { OPEN_EGRESS } from './egress.ts';
 import { applyRules } from './firewall.ts';
 import { buildInternet, FORBIDDEN, ip, onOwnHost } from './fixture/own-host.ts';
 import type { Probe } from './fixture/peer.ts';
@@ -66,13 +67,13 @@ onOwnHost(import.meta.filename, () => {
     b = await pool.take();
     guestA = await startGuest(a, PORTS);
     guestB = await startGuest(b, PORTS);
-    await b.openEgress();
+    await b.openEgress(OPEN_EGRESS);
   });
   after(() => pool.close());
 
   test('nothing leaves a slot before its egress is opened', async () => {
     assert.deepEqual(await answered(guestA, everything('203.0.113.1')), []);
-    await a.openEgress();
+    await a.openEgress(OPEN_EGRESS);
   });
 
   test('a guest reaches the internet', async () => {
@@ -177,7 +178,7 @@ onOwnHost(import.meta.filename, () => {
 
   test('the next sandbox in a slot starts without egress', async () => {
     await a.release();
-    await assert.rejects(a.openEgress(), /released/);
+    await assert.rejects(a.openEgress(OPEN_EGRESS), /released/);
     const { stdout } = await run(['nft', 'list', 'table', 'inet', `thaw_${pool.instance}`]);
     assert.ok(!stdout.includes(`tw${pool.instance}-${a.index}"`));
   });

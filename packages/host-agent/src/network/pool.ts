@@ -23,6 +23,7 @@ import {
   TAP,
 } from './addresses.ts';
 import { type Claim, claimBlock, leaveClaim, releaseClaim } from './claim.ts';
+import type { Egress } from './egress.ts';
 import { Firewall, OWN_TABLES, removeTable } from './firewall.ts';
 import { droppingForwardChains, links, namespaces } from './inventory.ts';
 import { CLAIMS_DIR, netnsPath } from './paths.ts';
@@ -45,7 +46,7 @@ export interface NetworkOptions {
   /** Users besides root that may connect to guests: the control plane's. */
   clientUids: readonly number[];
   /** Slots of sandboxes that still run from before; the others of this instance are swept. */
-  keep?: readonly number[];
+  keep?: readonly { index: number; egress: Egress }[];
   log: Log;
   steps?: Steps;
   ranges?: Ranges;
@@ -61,8 +62,8 @@ export interface Slot {
   readonly hostAddress: string;
   readonly tap: typeof TAP;
   readonly uids: Record<Role, number>;
-  /** Lets the guest reach the internet; until then it only answers the host. */
-  openEgress(): Promise<void>;
+  /** Lets the guest reach what `egress` says, from now on; until the first time it only answers the host. */
+  openEgress(egress: Egress): Promise<void>;
   /** Gives the slot back, once: a second call joins the first. */
   release(): Promise<void>;
 }
@@ -84,7 +85,7 @@ export class SlotPool implements AsyncDisposable {
     this.#steps = options.steps ?? new Steps();
     this.#block = block;
     this.#firewall = firewall;
-    this.#kept = new Set(options.keep);
+    this.#kept = new Set(options.keep?.map(({ index }) => index));
     this.#free = Array.from({ length: block.slots }, (_, i) => i + 1).filter(
       (index) => !this.#kept.has(index),
     );
@@ -102,10 +103,10 @@ export class SlotPool implements AsyncDisposable {
     const uplink = await findUplink(options.uplink);
     const block = await claimBlock({ claimsDir, data, instance, ranges, uidBase, sweep: sweepOrphan });
     undo.defer(() => leaveClaim(claimsDir, instance));
-    await sweepSlots(instance, new Set(keep), log);
+    await sweepSlots(instance, new Set(keep.map(({ index }) => index)), log);
     const guardUplink = uplink !== undefined && (await enableForwarding(claimsDir, instance, uplink.device));
     const firewall = new Firewall({ block, uplink: uplink?.device, clientUids, guardUplink });
-    await firewall.install(keep.map((index) => slotAddresses(block, index)));
+    await firewall.install(keep.map(({ index, egress }) => ({ slot: slotAddresses(block, index), egress })));
     await addRoutes(block, uplink);
     if (uplink === undefined) log.warn({}, 'no default route: sandboxes have no internet');
     const dropping = await droppingForwardChains(OWN_TABLES);
@@ -170,9 +171,9 @@ export class SlotPool implements AsyncDisposable {
       hostAddress: addresses.hostAddress,
       tap: TAP,
       uids: addresses.uids,
-      openEgress: async () => {
+      openEgress: async (egress) => {
         if (released !== undefined) throw new ThawError('internal', 'the network slot was released');
-        await this.#steps.run('network:open-egress', () => this.#firewall.openEgress(addresses));
+        await this.#steps.run('network:open-egress', () => this.#firewall.openEgress(addresses, egress));
       },
       release: () => {
         released ??= this.#release(addresses);

@@ -3,9 +3,11 @@ import { ConnectError, type ConnectRouter, type HandlerContext, type ServiceImpl
 import { ThawError } from '@thaw/api';
 import { HostAgentService, toConnectError } from '@thaw/api/rpc';
 import type { Host } from '../host.ts';
+import { checkedEgress } from '../network/egress.ts';
 import { create } from '../sandbox/create.ts';
 import { destroy } from '../sandbox/destroy.ts';
 import { exec, execStream, resizeTerminal, sendInput, signalProcess } from '../sandbox/exec.ts';
+import { setNetwork } from '../sandbox/network.ts';
 import { pause } from '../sandbox/pause.ts';
 import { resume } from '../sandbox/resume.ts';
 import { snapshot } from '../sandbox/snapshot.ts';
@@ -30,7 +32,17 @@ export function routes(host: Host): (router: ConnectRouter) => void {
       return {};
     },
     pauseSandbox: async ({ sandboxId }) => ({ sandbox: sandboxInfo(host, await pause(host, sandboxId)) }),
-    resumeSandbox: async ({ sandboxId }) => ({ sandbox: sandboxInfo(host, await resume(host, sandboxId)) }),
+    resumeSandbox: async ({ sandboxId, network, cold }) => {
+      const egress = network === undefined ? undefined : checkedEgress(network);
+      const sandbox = await resume(host, sandboxId, { egress, cold });
+      const { state } = sandbox;
+      const buildId = state.status === 'running' ? state.machine.base : '';
+      return { sandbox: sandboxInfo(host, sandbox), buildId };
+    },
+    setNetwork: async ({ sandboxId, network }) => {
+      if (network === undefined) throw new ThawError('invalid_request', 'network is missing');
+      return { sandbox: sandboxInfo(host, await setNetwork(host, sandboxId, checkedEgress(network))) };
+    },
     listSandboxes: async () => ({
       sandboxes: host.registry.all().map((sandbox) => sandboxInfo(host, sandbox)),
     }),

@@ -3,6 +3,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { GetHostResponseSchema, SandboxInfoSchema, TemplateSchema } from '@thaw/api/rpc';
 import type { BuildSize } from '../build/measure.ts';
 import type { Host } from '../host.ts';
+import { diskRoom } from '../sandbox/room.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import type { DamagedTemplate, Template } from '../template/facts.ts';
 
@@ -36,6 +37,7 @@ export function sandboxInfo(host: Host, sandbox: Sandbox): MessageInitShape<type
     ...(sandbox.build === undefined ? {} : { build: build(sandbox.build) }),
     ...(state.status === 'error' ? { errorReason: state.reason } : {}),
     timingsMs: Object.fromEntries(sandbox.timings),
+    network: record.egress,
   };
 }
 
@@ -57,10 +59,11 @@ export function templateInfo(template: Template | DamagedTemplate): MessageInitS
   };
 }
 
-export function hostInfo(host: Host): MessageInitShape<typeof GetHostResponseSchema> {
+export async function hostInfo(host: Host): Promise<MessageInitShape<typeof GetHostResponseSchema>> {
   const { vcpusMax, memoryMbMax } = host.config;
   const { taken, warm, free } = host.slots.counts();
   const { isolation, vmm, version } = host.vmm.info;
+  const { freeBytes, reservedBytes } = await diskRoom(host);
   return {
     vcpusMax,
     memoryMbMax,
@@ -70,5 +73,7 @@ export function hostInfo(host: Host): MessageInitShape<typeof GetHostResponseSch
     slotsTotal: taken + warm + free,
     slotsUsed: taken,
     instance: host.slots.instance,
+    diskFreeBytes: BigInt(freeBytes),
+    diskReservedBytes: BigInt(reservedBytes),
   };
 }

@@ -10,10 +10,12 @@ import { commitHead, removeHead } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';
 import { releaseBuild } from '../build/release.ts';
 import { type Host, newSteps } from '../host.ts';
+import { checkedEgress, OPEN_EGRESS } from '../network/egress.ts';
 import { templateFacts } from '../template/facts.ts';
 import { checkMachine } from './compatible.ts';
 import { Machine } from './machine.ts';
 import { removeSandboxFiles, type SandboxRecord, writeRecord } from './record.ts';
+import { checkDiskRoom } from './room.ts';
 import { nowSeconds, Sandbox } from './sandbox.ts';
 import { watch } from './watch.ts';
 
@@ -34,6 +36,7 @@ export async function create(host: Host, request: CreateSandboxRequest): Promise
     const steps = newSteps(host);
     await using undo = new AsyncDisposableStack();
     undo.defer(() => host.registry.remove(sandbox));
+    await checkDiskRoom(host);
     undo.defer(() => releaseBuild(host.builds, steps, 'create', acquired.build.id).then(() => {}));
     undo.defer(() => removeSandboxFiles(host.config, record.id, steps, 'create:remove-files'));
     const owner = { kind: 'sandbox', id: record.id } as const;
@@ -76,6 +79,7 @@ function newRecord(host: Host, request: CreateSandboxRequest, { head, build }: A
     diskMb: request.diskMb || (locked === undefined ? Math.max(DEFAULTS.diskMb, imageMb) : imageMb),
     timeoutSec: request.timeoutSec,
     env: request.env,
+    egress: request.network === undefined ? OPEN_EGRESS : checkedEgress(request.network),
     accessToken: randomBytes(24).toString('hex'),
     machineId: randomBytes(16).toString('hex'),
     counter: Math.max(Date.now(), facts.counter + 1),

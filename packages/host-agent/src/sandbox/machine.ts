@@ -113,7 +113,7 @@ export class Machine {
     const guest = new Guest(slot.hostAddress, record.accessToken);
     undo.defer(() => guest.close());
     await steps.run(`${verb}:init`, () => initGuest(slot.hostAddress, record));
-    await steps.run(`${verb}:open-egress`, () => slot.openEgress());
+    await steps.run(`${verb}:open-egress`, () => slot.openEgress(record.egress));
     const machine = new Machine({
       host,
       record,

@@ -3,6 +3,7 @@ import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import type { Facts } from '../build/head.ts';
+import { egressSchema, OPEN_EGRESS } from '../network/egress.ts';
 import type { Steps } from '../os/step.ts';
 import { SandboxPaths, sandboxesDir } from './paths.ts';
 
@@ -14,6 +15,7 @@ const schema = z.object({
   diskMb: z.number().int().positive(),
   timeoutSec: z.number().int(),
   env: z.record(z.string(), z.string()),
+  egress: egressSchema.default(OPEN_EGRESS),
   accessToken: z.string(),
   machineId: z.string().regex(/^[0-9a-f]{32}$/),
   /** Starts of the VM so far: the guest applies an identity once for each. */

@@ -1,9 +1,12 @@
-/** Starts a paused sandbox again from its last build; one in `error` goes back to it. */
+/** Starts a paused sandbox again from its last build; one in `error` goes back to it. Cold, it boots that build's disk. */
 import { mkdir, rm } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
+import type { Machine as MachineFacts } from '@thaw/snapshot';
 import { acquireHead } from '../build/acquire.ts';
+import type { Build } from '../build/build.ts';
 import { measureBuild } from '../build/measure.ts';
 import { type Host, newSteps } from '../host.ts';
+import type { Egress } from '../network/egress.ts';
 import type { Steps } from '../os/step.ts';
 import { checkMachine } from './compatible.ts';
 import { Machine } from './machine.ts';
@@ -12,16 +15,22 @@ import { writeRecord } from './record.ts';
 import type { Sandbox } from './sandbox.ts';
 import { watch } from './watch.ts';
 
-export function resume(host: Host, id: string): Promise<Sandbox> {
+export interface ResumeWish {
+  /** What its guest may reach from now on; as before without it. */
+  egress?: Egress | undefined;
+  cold?: boolean;
+}
+
+export function resume(host: Host, id: string, wish: ResumeWish = {}): Promise<Sandbox> {
   const sandbox = host.registry.get(id);
-  return sandbox.exclusive('resume', async () => {
+  const work = async () => {
     const before = sandbox.state;
     if (before.status !== 'paused' && before.status !== 'error') throw sandbox.refused();
     const steps = newSteps(host);
     sandbox.state = { status: 'resuming' };
     try {
       const reason = before.status === 'error' ? before.reason : undefined;
-      const machine = await restore(host, sandbox, steps, reason);
+      const machine = await restore(host, sandbox, steps, wish, reason);
       sandbox.state = { status: 'running', machine };
       watch(host, sandbox, machine);
     } catch (error) {
@@ -31,7 +40,8 @@ export function resume(host: Host, id: string): Promise<Sandbox> {
       sandbox.timings = steps.timings();
     }
     return sandbox;
-  });
+  };
+  return sandbox.exclusive('resume', work, wish.cold ? 'cold' : '');
 }
 
 /** `reason`: why the sandbox is in `error`, if it is. When this throws, it is as it was before. */
@@ -39,6 +49,7 @@ async function restore(
   host: Host,
   sandbox: Sandbox,
   steps: Steps,
+  { egress = sandbox.record.egress, cold = false }: ResumeWish,
   reason: string | undefined,
 ): Promise<Machine> {
   const acquired = await steps.run('resume:read-build', () =>
@@ -47,15 +58,13 @@ async function restore(
   using held = new DisposableStack();
   held.use(acquired.hold);
   const { build } = acquired;
-  if (build.manifest.machine === null) {
-    throw new ThawError('invalid_state', 'nothing of this sandbox was sealed: there is no state to resume');
-  }
-  checkMachine(host, build.manifest.machine);
-  sandbox.build = await measureBuild(build);
+  if (!cold) checkMachine(host, machineOf(build));
+  if (build.memory !== null) sandbox.build = await measureBuild(build);
   const paths = new SandboxPaths(host.config, sandbox.id);
   // Until the VM runs, the record keeps what a start that fails or is cut off goes back to.
   const next = {
     ...sandbox.record,
+    egress,
     counter: Math.max(Date.now(), sandbox.record.counter + 1),
     started: true,
   };
@@ -64,7 +73,10 @@ async function restore(
     await writeRecord(host.config, next, steps, 'resume:write-record');
     held.move();
     const { errorReason: _, ...record } = next;
-    const machine = await Machine.start(host, steps, 'resume', record, acquired);
+    const machine = await Machine.start(host, steps, 'resume', record, {
+      ...acquired,
+      build: cold ? diskOf(build) : build,
+    });
     sandbox.record = record;
     return machine;
   } catch (error) {
@@ -75,4 +87,21 @@ async function restore(
     );
     throw error;
   }
+}
+
+function machineOf(build: Build): MachineFacts {
+  if (build.manifest.machine !== null) return build.manifest.machine;
+  throw new ThawError(
+    'invalid_state',
+    'nothing of this sandbox was sealed: there is no state to resume, only a disk to boot without memory',
+  );
+}
+
+/** The build as one that was never run: its disk boots with the kernel of today, and the next seal's memory has no parent. */
+function diskOf(build: Build): Build {
+  return {
+    ...build,
+    memory: null,
+    manifest: { ...build.manifest, machine: null, memory: null, vmstate: null },
+  };
 }
