@@ -1,5 +1,6 @@
 /** The control plane's settings, read once from the environment. */
 import { z } from 'zod';
+import type { TlsFiles } from './http/tls.ts';
 
 const Listen = z
   .string()
@@ -14,21 +15,34 @@ const Environment = z.object({
   /** The embedded cluster's, set by `thaw up`. */
   THAW_DATABASE_URL: z.string().min(1).optional(),
   THAW_LISTEN: Listen.prefault('127.0.0.1:8080'),
+  /** Both or none: then the API is served by HTTPS. */
+  THAW_TLS_CERT: z.string().min(1).optional(),
+  THAW_TLS_KEY: z.string().min(1).optional(),
   THAW_RUN: z.string().default('/run/thaw'),
   THAW_AGENT_SOCKET: z.string().optional(),
   /** Comma-separated origins whose pages may open a WebSocket, besides the listen address itself. */
   THAW_ALLOWED_ORIGINS: z.string().default(''),
   THAW_RECONCILE_MS: z.coerce.number().int().min(50).default(5000),
+  /** Of the data folder that this host's sandboxes are in; `thaw up` sets it. */
+  THAW_IDENTITY: z.string().min(1).max(64).optional(),
   THAW_LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
 });
 
 export interface Config {
   databaseUrl: string;
   listen: { host: string; port: number };
+  tls?: TlsFiles | undefined;
   agentSocket: string;
   allowedOrigins: string[];
   reconcileMs: number;
+  identity: string | undefined;
   logLevel: string;
+}
+
+function tlsFiles(cert: string | undefined, key: string | undefined): TlsFiles | undefined {
+  if (cert === undefined && key === undefined) return undefined;
+  if (cert === undefined || key === undefined) throw new Error('THAW_TLS_CERT and THAW_TLS_KEY go together');
+  return { cert, key };
 }
 
 export function readConfig(env: NodeJS.ProcessEnv): Config {
@@ -40,9 +54,11 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
   return {
     databaseUrl,
     listen: settings.THAW_LISTEN,
+    tls: tlsFiles(settings.THAW_TLS_CERT, settings.THAW_TLS_KEY),
     agentSocket: settings.THAW_AGENT_SOCKET ?? `${settings.THAW_RUN}/agent.sock`,
     allowedOrigins: settings.THAW_ALLOWED_ORIGINS.split(',').filter((origin) => origin !== ''),
     reconcileMs: settings.THAW_RECONCILE_MS,
+    identity: settings.THAW_IDENTITY,
     logLevel: settings.THAW_LOG_LEVEL,
   };
 }

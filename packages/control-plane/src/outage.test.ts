@@ -5,7 +5,7 @@ import { TestPlane, until } from './testing.ts';
 describe('when a neighbour is away', () => {
   let test: TestPlane;
   before(async () => {
-    test = await TestPlane.start({ reconcileMs: 100 });
+    test = await TestPlane.start({ reconcileMs: 100, server: true });
   });
   after(async () => {
     await test?.[Symbol.asyncDispose]();

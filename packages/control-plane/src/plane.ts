@@ -6,6 +6,8 @@ import type { Activity } from './sandbox/activity.ts';
 import type { InFlight } from './sandbox/in-flight.ts';
 
 export interface Plane {
+  /** Tells this process from other control planes on the same database. */
+  id: number;
   db: Database;
   host: HostAgent;
   hostId: string;

@@ -1,46 +1,62 @@
 /** The control plane's start-up list; what it returns shuts down the same list backwards. */
+import type { Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
-import { keyVerifier } from './auth/key.ts';
+import { Keyring } from './auth/key.ts';
 import type { Config } from './config.ts';
 import { connectDatabase, type Database, throughOutage } from './db/connect.ts';
 import { migrate } from './db/migrations.ts';
+import { newPlaneId, Presence } from './db/presence.ts';
 import { originCheck } from './exec/origin.ts';
 import { connectHost } from './host/agent.ts';
+import { claimHost } from './host/claim.ts';
 import { buildApp } from './http/app.ts';
 import { addRoutes } from './http/routes.ts';
+import { readTls, renewTls } from './http/tls.ts';
 import type { Plane } from './plane.ts';
 import { startReconcile } from './reconcile/loop.ts';
 import { Activity } from './sandbox/activity.ts';
 import { InFlight } from './sandbox/in-flight.ts';
 
+const HOST_ID = 'default';
 const VERBS_END_WITHIN_MS = 30_000;
 const REQUESTS_END_WITHIN_MS = 30_000;
 const PING_EVERY_MS = 20_000;
 
 export interface ControlPlane extends AsyncDisposable {
-  /** `http://host:port` as bound. */
+  /** `http://host:port` as bound, or `https`. */
   url: string;
   plane: Plane;
+}
+
+export interface StartOptions {
+  pingEveryMs?: number;
+  /** For tests: a database in this process, used by this control plane alone; closed by whoever made it. */
+  database?: Database | undefined;
 }
 
 export async function startControlPlane(
   config: Config,
   log: Logger,
-  options: { pingEveryMs?: number } = {},
+  options: StartOptions = {},
 ): Promise<ControlPlane> {
   await using undo = new AsyncDisposableStack();
 
-  const db: Database = connectDatabase(config.databaseUrl, log);
-  undo.defer(() => db.destroy());
+  const { database } = options;
+  const db: Database = database ?? connectDatabase(config.databaseUrl, log);
+  if (database === undefined) undo.defer(() => db.destroy());
   await throughOutage(() => migrate(db));
+  if (config.identity !== undefined) await claimHost(db, HOST_ID, config.identity);
+  const id = newPlaneId();
+  if (database === undefined)
+    undo.use(await throughOutage(() => Presence.announce(config.databaseUrl, id, log)));
 
   const host = connectHost(config.agentSocket, log);
   const activity = new Activity(db, log);
   undo.defer(() => activity.close());
   const verbs = new InFlight();
   const templateVerbs = new InFlight();
-  const plane: Plane = { db, host, hostId: 'default', log, verbs, templateVerbs, activity };
+  const plane: Plane = { id, db, host, hostId: HOST_ID, log, verbs, templateVerbs, activity };
   undo.defer(async () => {
     const left = [
       ...(await templateVerbs.drain(VERBS_END_WITHIN_MS)),
@@ -52,25 +68,28 @@ export async function startControlPlane(
 
   undo.defer(startReconcile(plane, config.reconcileMs));
 
-  const verifyKey = keyVerifier(db);
-  const app = await buildApp(log, verifyKey);
+  const keyring = new Keyring(db);
+  const tls = config.tls && (await readTls(config.tls));
+  const app = await buildApp(log, keyring.verify, tls);
   undo.defer(async () => {
     const cut = setTimeout(() => app.server.closeAllConnections(), REQUESTS_END_WITHIN_MS);
     await app.close();
     clearTimeout(cut);
   });
   addRoutes(app, plane, {
-    verifyKey,
+    verifyKey: keyring.verify,
+    forgetKey: (keyId) => keyring.forget(keyId),
     checkOrigin: originCheck(config),
     pingEveryMs: options.pingEveryMs ?? PING_EVERY_MS,
   });
+  if (config.tls !== undefined) undo.use(renewTls(app.server as unknown as Server, config.tls, log));
   await app.listen({ host: config.listen.host, port: config.listen.port });
 
   const { port } = app.server.address() as AddressInfo;
   const { host: name } = config.listen;
   const close = undo.move();
   return {
-    url: `http://${name.includes(':') ? `[${name}]` : name}:${port}`,
+    url: `${config.tls === undefined ? 'http' : 'https'}://${name.includes(':') ? `[${name}]` : name}:${port}`,
     plane,
     [Symbol.asyncDispose]: () => close.disposeAsync(),
   };

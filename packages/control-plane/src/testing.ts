@@ -1,4 +1,7 @@
-/** A whole control plane for tests: real PostgreSQL, the fake agent on a real socket, a port of its own. */
+/**
+ * A whole control plane for tests: a real database, the fake agent on a real socket, a port of its own. The database is
+ * PostgreSQL; with THAW_TEST_DATABASE=pglite it is PGlite where a test does not need the server itself.
+ */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,6 +9,7 @@ import { newApiKey } from '@thaw/api';
 import { pino } from 'pino';
 import { addKey } from './auth/key.ts';
 import type { Config } from './config.ts';
+import { connectDatabase, type Database } from './db/connect.ts';
 import { ThrowawayCluster } from './db/throwaway.ts';
 import { FakeAgent } from './host/fake-agent.ts';
 import { type ControlPlane, startControlPlane } from './start.ts';
@@ -18,22 +22,24 @@ export interface Answer {
 }
 
 export class TestPlane implements AsyncDisposable {
-  readonly cluster: ThrowawayCluster;
   readonly agent: FakeAgent;
   readonly config: Config;
   readonly key: string;
   running: ControlPlane;
+  readonly #cluster: ThrowawayCluster | undefined;
+  readonly #database: Database | undefined;
   readonly #undo: AsyncDisposableStack;
 
   private constructor(
-    cluster: ThrowawayCluster,
+    store: { cluster?: ThrowawayCluster; database?: Database },
     agent: FakeAgent,
     config: Config,
     key: string,
     running: ControlPlane,
     undo: AsyncDisposableStack,
   ) {
-    this.cluster = cluster;
+    this.#cluster = store.cluster;
+    this.#database = store.database;
     this.agent = agent;
     this.config = config;
     this.key = key;
@@ -43,28 +49,56 @@ export class TestPlane implements AsyncDisposable {
 
   /**
    * In a new database of `cluster`, or of one of its own. Rounds of reconcile come only at the start, unless
-   * `reconcileMs` says otherwise.
+   * `reconcileMs` says otherwise. With `server` it is PostgreSQL in any case.
    */
   static async start(
-    options: { cluster?: ThrowawayCluster; reconcileMs?: number; pingEveryMs?: number } = {},
+    options: { cluster?: ThrowawayCluster; server?: true; reconcileMs?: number; pingEveryMs?: number } = {},
   ): Promise<TestPlane> {
     await using undo = new AsyncDisposableStack();
-    const cluster = options.cluster ?? undo.use(await ThrowawayCluster.start());
+    const inProcess =
+      process.env.THAW_TEST_DATABASE === 'pglite' && !options.server && options.cluster === undefined;
+    const store: { cluster?: ThrowawayCluster; database?: Database } = inProcess
+      ? { database: (await import('./db/pglite.ts')).memoryDatabase() }
+      : { cluster: options.cluster ?? undo.use(await ThrowawayCluster.start()) };
+    undo.defer(() => store.database?.destroy());
     const folder = mkdtempSync(join(tmpdir(), 'thaw-cp-'));
     undo.defer(() => rmSync(folder, { recursive: true, force: true }));
     const agent = undo.use(await new FakeAgent(join(folder, 'agent.sock')).listen());
     const config: Config = {
-      databaseUrl: await cluster.database(),
+      databaseUrl: (await store.cluster?.database()) ?? '',
       listen: { host: '127.0.0.1', port: 0 },
       agentSocket: agent.socketPath,
       allowedOrigins: ['http://allowed.example'],
       reconcileMs: options.reconcileMs ?? 3_600_000,
+      identity: undefined,
       logLevel: process.env.THAW_LOG_LEVEL ?? 'silent',
     };
-    const running = await startControlPlane(config, pino({ level: config.logLevel }), options);
+    const { database } = store;
+    const running = await startControlPlane(config, pino({ level: config.logLevel }), {
+      ...options,
+      database,
+    });
     const key = newApiKey();
     await addKey(running.plane.db, key);
-    return new TestPlane(cluster, agent, config, key, running, undo.move());
+    return new TestPlane(store, agent, config, key, running, undo.move());
+  }
+
+  /** The server that the database is in. Throws where there is none. */
+  get cluster(): ThrowawayCluster {
+    if (this.#cluster === undefined)
+      throw new Error('this test needs a database server: start with `server`');
+    return this.#cluster;
+  }
+
+  /** Works on the database past the control plane. */
+  async withDatabase<T>(work: (db: Database) => Promise<T>): Promise<T> {
+    if (this.#database) return work(this.#database);
+    const db = connectDatabase(this.config.databaseUrl, pino({ level: 'silent' }));
+    try {
+      return await work(db);
+    } finally {
+      await db.destroy();
+    }
   }
 
   get url(): string {
@@ -75,7 +109,8 @@ export class TestPlane implements AsyncDisposable {
   async restart(meanwhile: () => void | Promise<void> = () => {}): Promise<void> {
     await this.running[Symbol.asyncDispose]();
     await meanwhile();
-    this.running = await startControlPlane(this.config, pino({ level: this.config.logLevel }));
+    const log = pino({ level: this.config.logLevel });
+    this.running = await startControlPlane(this.config, log, { database: this.#database });
   }
 
   /** A JSON request with the key; `body` may be a string that is sent as it is. */

@@ -2,17 +2,41 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { API_KEY, newApiKey, ThawError } from '@thaw/api';
 import type { Database } from '../db/connect.ts';
-import { countKeys, findKey, insertKey } from './table.ts';
+import { type ApiKeyRow, countKeys, findKeyByHash, insertKey } from './table.ts';
 
 export const DEFAULT_TEAM = 'default';
 
+const PREFIX_LENGTH = 8;
+
 export const hashKey = (key: string): string => createHash('sha256').update(key).digest('hex');
 
-/** Makes `key` valid for the team; a key that already is stays as it is. */
+/** Who sent a request. */
+export interface Caller {
+  keyId: string;
+  teamId: string;
+  admin: boolean;
+  /** The key's first characters. */
+  prefix: string;
+}
+
+export type VerifyKey = (key: string) => Promise<Caller | undefined>;
+
+/** The columns of a new key that its text decides. */
+export function keyColumns(key: string): { id: string; hash: string; prefix: string } {
+  const hash = hashKey(key);
+  return { id: `key_${hash.slice(0, 16)}`, hash, prefix: key.slice(0, PREFIX_LENGTH) };
+}
+
+/**
+ * Makes `key` valid for the team, as one that may do everything; a key that already is stays as it is. Throws
+ * `forbidden` if it was revoked.
+ */
 export async function addKey(db: Database, key: string, teamId = DEFAULT_TEAM): Promise<void> {
   if (!API_KEY.test(key)) throw new ThawError('invalid_request', 'a key is e2b_ and 40 hexadecimal digits');
-  const hash = hashKey(key);
-  await insertKey(db, { id: `key_${hash.slice(0, 16)}`, team_id: teamId, hash, prefix: key.slice(0, 8) });
+  const columns = keyColumns(key);
+  await insertKey(db, { ...columns, team_id: teamId, name: 'operator', admin: true });
+  const row = await findKeyByHash(db, columns.hash);
+  if (row?.revoked_at) throw new ThawError('forbidden', 'the API key was revoked');
 }
 
 /** The team's first key, or undefined if it has one already: that one cannot be shown again. */
@@ -23,18 +47,37 @@ export async function makeFirstKey(db: Database, teamId = DEFAULT_TEAM): Promise
   return key;
 }
 
-/** The team a key belongs to. What was found is trusted for `cacheMs`, so that a request costs no query for it. */
-export function keyVerifier(db: Database, cacheMs = 10_000): (key: string) => Promise<string | undefined> {
-  const known = new Map<string, { teamId: string; until: number }>();
-  return async (key) => {
+/** Tells whose key it is. What was found is trusted for a while, so that a request costs no query for it. */
+export class Keyring {
+  readonly #db: Database;
+  readonly #cacheMs: number;
+  readonly #known = new Map<string, { caller: Caller; until: number }>();
+
+  constructor(db: Database, cacheMs = 10_000) {
+    this.#db = db;
+    this.#cacheMs = cacheMs;
+  }
+
+  verify: VerifyKey = async (key) => {
     if (!API_KEY.test(key)) return undefined;
     const hash = hashKey(key);
-    const cached = known.get(hash);
-    if (cached && cached.until > performance.now()) return cached.teamId;
-    known.delete(hash);
-    const row = await findKey(db, hash);
-    if (!row || !timingSafeEqual(Buffer.from(row.hash), Buffer.from(hash))) return undefined;
-    known.set(hash, { teamId: row.team_id, until: performance.now() + cacheMs });
-    return row.team_id;
+    const cached = this.#known.get(hash);
+    if (cached && cached.until > performance.now()) return cached.caller;
+    this.#known.delete(hash);
+    const row = await findKeyByHash(this.#db, hash);
+    if (!row || row.revoked_at !== null || !timingSafeEqual(Buffer.from(row.hash), Buffer.from(hash)))
+      return undefined;
+    const caller = callerOf(row);
+    this.#known.set(hash, { caller, until: performance.now() + this.#cacheMs });
+    return caller;
   };
+
+  /** A key that was revoked here is refused from now on; other control planes notice when they ask again. */
+  forget(keyId: string): void {
+    for (const [hash, { caller }] of this.#known) if (caller.keyId === keyId) this.#known.delete(hash);
+  }
+}
+
+function callerOf({ id, team_id, admin, prefix }: ApiKeyRow): Caller {
+  return { keyId: id, teamId: team_id, admin, prefix };
 }

@@ -87,9 +87,58 @@ const first: Migration = {
   },
 };
 
-const provider: MigrationProvider = {
-  getMigrations: async () => ({ '0001_first': first }),
+const lifecycle: Migration = {
+  async up(db: Kysely<unknown>) {
+    // Rows of before never ended by themselves; what they were made with stays so.
+    await sql`
+      alter table sandboxes
+        add column end_at timestamptz(3),
+        add column on_timeout text not null default 'pause' check (on_timeout in ('kill', 'pause')),
+        add column auto_resume boolean not null default true,
+        add column network jsonb not null default '{"internet":true,"allow_out":[],"deny_out":[]}',
+        add column status_since timestamptz(3) not null default now(),
+        add constraint sandboxes_one_clock check (end_at is null or timeout_sec = 0)`.execute(db);
+    await sql`update sandboxes set status_since = last_updated`.execute(db);
+    await sql`create index sandboxes_stopped on sandboxes (status_since) where status = 'stopped'`.execute(
+      db,
+    );
+  },
 };
+
+const keys: Migration = {
+  async up(db: Kysely<unknown>) {
+    const quota = sql`add column max_sandboxes integer, add column max_vcpus integer,
+      add column max_memory_mb integer, add column max_disk_mb integer`;
+    await sql`alter table teams ${quota}`.execute(db);
+    await sql`
+      alter table api_keys ${quota},
+        add column name text not null default '',
+        add column admin boolean not null default false,
+        add column revoked_at timestamptz(3)`.execute(db);
+    // Until now only the operator could make keys, and each could do everything.
+    await sql`update api_keys set admin = true`.execute(db);
+    await sql`
+      alter table sandboxes add column key_id text references api_keys(id), add column plane integer`.execute(
+      db,
+    );
+    await sql`
+      create index sandboxes_usage on sandboxes (team_id, key_id) where status <> 'stopped'`.execute(db);
+    await sql`
+      create table hosts (
+        id text primary key,
+        identity text not null,
+        claimed_at timestamptz(3) not null default now()
+      )`.execute(db);
+  },
+};
+
+const MIGRATIONS: Record<string, Migration> = {
+  '0001_first': first,
+  '0002_lifecycle': lifecycle,
+  '0003_keys': keys,
+};
+
+const provider: MigrationProvider = { getMigrations: async () => MIGRATIONS };
 
 /** Brings the database to the newest schema. Concurrent callers wait for each other. */
 export async function migrate(db: Kysely<Schema>): Promise<void> {

@@ -1,5 +1,5 @@
 /** The tables as kysely sees them. One SQL dialect: what PostgreSQL 15 to 18 and PGlite all know. */
-import type { SandboxStatus, TemplateType } from '@thaw/api';
+import type { NetworkPolicy, OnTimeout, SandboxStatus, TemplateType } from '@thaw/api';
 import type { ColumnType, Generated } from 'kysely';
 
 /** A bigint: a string from pg, a number from PGlite. */
@@ -16,12 +16,19 @@ export interface SandboxTable {
   /** The template's name when the sandbox was created. */
   template: string;
   status: SandboxStatus;
+  status_since: ColumnType<Date, Date | undefined, Date>;
   /** Counts transitions; reconcile compares it to see that nothing moved since it looked. */
   revision: Generated<number>;
   vcpus: number;
   memory_mb: number;
   disk_mb: number;
+  /** Idle time after which it ends; 0: never. */
   timeout_sec: Generated<number>;
+  /** When it ends whatever it does; such a row has no `timeout_sec`. */
+  end_at: Date | null;
+  on_timeout: Generated<OnTimeout>;
+  auto_resume: Generated<boolean>;
+  network: ColumnType<NetworkPolicy, string | undefined, string>;
   metadata: Json<Record<string, string>>;
   host_ip: string | null;
   isolation: string | null;
@@ -30,6 +37,10 @@ export interface SandboxTable {
   build_id: string | null;
   error_reason: string | null;
   rolled_back_to: string | null;
+  /** The key that made it; null for sandboxes older than that column. */
+  key_id: string | null;
+  /** The control plane that moved it into a transitional status last. */
+  plane: number | null;
   created_at: CreatedAt;
   started_at: Date | null;
   last_active_at: Date | null;
@@ -64,23 +75,44 @@ export interface TagTable {
   created_at: CreatedAt;
 }
 
-export interface ApiKeyTable {
+/** What a key or a team may have at once; null: no limit. */
+interface QuotaColumns {
+  max_sandboxes: number | null;
+  max_vcpus: number | null;
+  max_memory_mb: number | null;
+  max_disk_mb: number | null;
+}
+
+export interface ApiKeyTable extends QuotaColumns {
   id: string;
   team_id: string;
+  name: Generated<string>;
+  /** May make, change and revoke keys. */
+  admin: Generated<boolean>;
   /** SHA-256 of the key, hex. */
   hash: string;
   /** The first characters, to tell keys apart in a list. */
   prefix: string;
   created_at: CreatedAt;
+  /** The row of a revoked key stays: sandboxes name it. */
+  revoked_at: Date | null;
 }
 
-export interface TeamTable {
+export interface TeamTable extends QuotaColumns {
   id: string;
   name: string;
   created_at: CreatedAt;
 }
 
+/** Which installation a host's rows belong to. */
+export interface HostTable {
+  id: string;
+  identity: string;
+  claimed_at: CreatedAt;
+}
+
 export interface Schema {
+  hosts: HostTable;
   sandboxes: SandboxTable;
   templates: TemplateTable;
   builds: BuildTable;

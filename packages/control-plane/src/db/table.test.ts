@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { PGlite } from '@electric-sql/pglite';
 import { newSandboxId } from '@thaw/api';
-import { Kysely, PGliteDialect } from 'kysely';
 import { pino } from 'pino';
 import { makeFirstKey } from '../auth/key.ts';
 import { pruneBuilds, upsertBuild } from '../build/table.ts';
@@ -10,7 +8,7 @@ import { findSandbox, insertSandbox, listSandboxes, moveSandbox, removeSandbox }
 import { findTemplate, listTemplates, removeTemplate, upsertTemplate } from '../template/table.ts';
 import { connectDatabase, type Database } from './connect.ts';
 import { migrate } from './migrations.ts';
-import type { Schema } from './schema.ts';
+import { memoryDatabase } from './pglite.ts';
 import { ThrowawayCluster } from './throwaway.ts';
 
 const engines: Record<string, () => Promise<{ db: Database; close: () => Promise<void> }>> = {
@@ -26,7 +24,7 @@ const engines: Record<string, () => Promise<{ db: Database; close: () => Promise
     };
   },
   PGlite: async () => {
-    const db = new Kysely<Schema>({ dialect: new PGliteDialect({ pglite: new PGlite() }) });
+    const db = memoryDatabase();
     return { db, close: () => db.destroy() };
   },
 };

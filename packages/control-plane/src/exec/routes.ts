@@ -1,6 +1,7 @@
 import { Exec, ExecResult, ThawError } from '@thaw/api';
 import { z } from 'zod';
-import type { App, VerifyKey } from '../http/app.ts';
+import type { VerifyKey } from '../auth/key.ts';
+import type { App } from '../http/app.ts';
 import type { Plane } from '../plane.ts';
 import { SandboxParams } from '../sandbox/routes.ts';
 import { requireRunning } from '../sandbox/sandbox.ts';

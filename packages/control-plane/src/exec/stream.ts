@@ -7,7 +7,8 @@
 import { decodeBytes, encodeBytes, StreamAuth, StreamInput, StreamStart, ThawError } from '@thaw/api';
 import type { ExecStreamResponse } from '@thaw/api/rpc';
 import type { z } from 'zod';
-import { requireTeam, type VerifyKey } from '../http/app.ts';
+import type { VerifyKey } from '../auth/key.ts';
+import { requireCaller } from '../http/app.ts';
 import { invalid, toThawError } from '../http/errors.ts';
 import type { Plane } from '../plane.ts';
 import { requireRunning } from '../sandbox/sandbox.ts';
@@ -50,7 +51,7 @@ async function authenticate(messages: Messages, verifyKey: VerifyKey): Promise<s
       'the first message must be {"type":"auth","key":…}, or send the key as a header',
     );
   }
-  return requireTeam(verifyKey, parsed.data.key);
+  return (await requireCaller(verifyKey, parsed.data.key)).teamId;
 }
 
 class Process {

@@ -9,15 +9,18 @@ import fastify, {
   type FastifyBaseLogger,
   type FastifyInstance,
   type FastifyReply,
+  type FastifyServerOptions,
   LogController,
   type RawServerDefault,
 } from 'fastify';
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
+import type { Caller, VerifyKey } from '../auth/key.ts';
 import { errorBody, toThawError } from './errors.ts';
 import { parseJson } from './json.ts';
 import { methodsOf, type RoutePattern } from './methods.ts';
 import { describeRoutes } from './openapi.ts';
+import type { TlsMaterial } from './tls.ts';
 
 export type App = FastifyInstance<
   RawServerDefault,
@@ -37,6 +40,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Empty on open routes, and until the first message where the key comes with that. */
     teamId: string;
+    /** Whose key it is; undefined where `teamId` is empty. */
+    caller: Caller | undefined;
   }
 }
 
@@ -44,10 +49,10 @@ export const JSON_BYTES_MAX = 1024 * 1024;
 const HEADERS_TIMEOUT_MS = 30_000;
 const MESSAGE_BYTES_MAX = 1024 * 1024;
 
-export type VerifyKey = (key: string) => Promise<string | undefined>;
-
-export async function buildApp(log: Logger, verifyKey: VerifyKey): Promise<App> {
+/** Serves HTTPS where `tls` is given. */
+export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMaterial): Promise<App> {
   const app = fastify({
+    ...(tls && { https: { ...tls, minVersion: 'TLSv1.2' } }),
     loggerInstance: log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: () => randomUUID(),
@@ -60,7 +65,7 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey): Promise<App> 
       void (reply as FastifyReply).code(known.status).send(errorBody(known));
     },
     clientErrorHandler: refuseMalformed,
-  }).withTypeProvider<ZodTypeProvider>();
+  } as FastifyServerOptions).withTypeProvider<ZodTypeProvider>();
   app.server.headersTimeout = HEADERS_TIMEOUT_MS;
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
@@ -81,12 +86,14 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey): Promise<App> 
   });
 
   app.decorateRequest('teamId', '');
+  app.decorateRequest('caller', undefined);
   app.addHook('onRequest', async (request) => {
     const { open, keyInFirstMessage } = request.routeOptions.config;
     if (open) return;
     const key = keyOf(request.headers);
     if (key === undefined && keyInFirstMessage && request.ws) return;
-    request.teamId = await requireTeam(verifyKey, key);
+    request.caller = await requireCaller(verifyKey, key);
+    request.teamId = request.caller.teamId;
   });
   app.addHook('onResponse', async (request, reply) => {
     const { method, url } = request;
@@ -103,14 +110,14 @@ function keyOf(headers: IncomingMessage['headers']): string | undefined {
   return /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1];
 }
 
-export async function requireTeam(verifyKey: VerifyKey, key: string | undefined): Promise<string> {
-  const teamId = key === undefined ? undefined : await verifyKey(key);
-  if (teamId === undefined) {
+export async function requireCaller(verifyKey: VerifyKey, key: string | undefined): Promise<Caller> {
+  const caller = key === undefined ? undefined : await verifyKey(key);
+  if (caller === undefined) {
     const wrong =
       key === undefined ? 'no API key: send X-API-Key or Authorization: Bearer' : 'the API key is not valid';
     throw new ThawError('unauthenticated', wrong);
   }
-  return teamId;
+  return caller;
 }
 
 function answerErrors(app: App): void {

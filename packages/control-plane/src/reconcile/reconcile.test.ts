@@ -73,20 +73,21 @@ describe('reconcile', () => {
       string,
       string,
     ];
+    const cutOff = () =>
+      test.withDatabase(async (db) => {
+        const set = (id: string, status: SandboxStatus) => moveSandbox(db, id, ['running'], { status });
+        await set(pausing, 'pausing');
+        await set(stopping, 'stopping');
+        await set(resuming, 'resuming');
+        await db
+          .updateTable('sandboxes')
+          .set({ status: 'pending', started_at: null })
+          .where('id', '=', pending)
+          .execute();
+      });
     await test.restart(async () => {
-      // The plane is closed: rows are written through a connection of their own.
-      const { connectDatabase } = await import('../db/connect.ts');
-      const db = connectDatabase(test.config.databaseUrl, test.running.plane.log);
-      const set = (id: string, status: SandboxStatus) => moveSandbox(db, id, ['running'], { status });
-      await set(pausing, 'pausing');
-      await set(stopping, 'stopping');
-      await set(resuming, 'resuming');
-      await db
-        .updateTable('sandboxes')
-        .set({ status: 'pending', started_at: null })
-        .where('id', '=', pending)
-        .execute();
-      await db.destroy();
+      // The plane is closed: rows are written past it.
+      await cutOff();
       test.agent.sandboxes.get(pausing)!.status = 'paused';
       test.agent.sandboxes.delete(lost);
       test.agent.sandboxes.delete(resuming);

@@ -7,6 +7,7 @@ import {
   ThawError,
 } from '@thaw/api';
 import type { SandboxInfo } from '@thaw/api/rpc';
+import { admit, type Owner } from '../auth/quota.ts';
 import { throughOutage } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
 import { syncTemplates } from '../template/sync.ts';
@@ -16,7 +17,11 @@ import { recordHostState, toSandbox } from './sandbox.ts';
 import { findSandbox, insertSandbox, moveSandbox, type SandboxRow } from './table.ts';
 
 /** Everything is checked before the row is written, and a create that fails on the host takes its row with it. */
-export async function createSandbox(plane: Plane, teamId: string, wish: CreateSandbox): Promise<Sandbox> {
+export async function createSandbox(
+  plane: Plane,
+  { teamId, keyId }: Owner,
+  wish: CreateSandbox,
+): Promise<Sandbox> {
   for (const field of FUTURE_CREATE_FIELDS) {
     if (wish[field] === undefined) continue;
     throw new ThawError('not_implemented', `${field} is not implemented yet; sandboxes never time out`, {
@@ -28,15 +33,21 @@ export async function createSandbox(plane: Plane, teamId: string, wish: CreateSa
   await checkAgainstHost(plane, size);
 
   const id = newSandboxId();
-  await insertSandbox(plane.db, {
+  const row = {
     id,
     team_id: teamId,
+    key_id: keyId,
+    plane: plane.id,
     host_id: plane.hostId,
     template_id: template.id,
     template: template.name,
     status: 'pending',
     ...size,
     metadata: JSON.stringify(wish.metadata ?? {}),
+  } as const;
+  await admit(plane.db, { teamId, keyId }, async (db) => {
+    await insertSandbox(db, row);
+    return row;
   });
   return plane.verbs.run(id, 'create', `sandbox ${id} is pending`, async () => {
     const row = (await findSandbox(plane.db, teamId, id))!;

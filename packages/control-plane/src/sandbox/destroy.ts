@@ -12,7 +12,7 @@ export async function destroySandbox(plane: Plane, teamId: string, id: string): 
   const row = await requireSandbox(plane, teamId, id);
   if (row.status === 'stopped') return;
   await plane.verbs.after(id, 'destroy', `sandbox ${id} is stopping`, async () => {
-    const stopping = await moveSandbox(plane.db, id, LIVE, { status: 'stopping' });
+    const stopping = await moveSandbox(plane.db, id, LIVE, { status: 'stopping', plane: plane.id });
     if (stopping) await finishDestroy(plane, stopping);
   });
 }

@@ -10,6 +10,7 @@ export async function resumeSandbox(plane: Plane, teamId: string, id: string): P
     const done = await transition(plane, row, {
       from: ['paused', 'error'],
       through: 'resuming',
+      admitted: true,
       act: async () => ({ info: await plane.host.resume(id), value: undefined }),
       patch: (before) => ({
         last_active_at: new Date(),

@@ -23,7 +23,7 @@ export function sandboxRoutes(app: App, plane: Plane): void {
       response: { 201: Sandbox },
     },
     handler: async (request, reply) =>
-      reply.code(201).send(await createSandbox(plane, request.teamId, request.body)),
+      reply.code(201).send(await createSandbox(plane, request.caller!, request.body)),
   });
   app.get('/v1/sandboxes', {
     schema: {

@@ -10,7 +10,8 @@
 import type { SandboxStatus } from '@thaw/api';
 import { ThawError } from '@thaw/api';
 import type { SandboxInfo } from '@thaw/api/rpc';
-import { throughOutage } from '../db/connect.ts';
+import { admit } from '../auth/quota.ts';
+import { type Database, throughOutage } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
 import { settle } from '../reconcile/settle.ts';
 import { recordHostState, wrongState } from './sandbox.ts';
@@ -19,6 +20,8 @@ import { findSandbox, moveSandbox, type SandboxPatch, type SandboxRow } from './
 export interface Verb<T> {
   from: readonly SandboxStatus[];
   through: SandboxStatus;
+  /** It takes CPU and memory: only if the quotas allow. */
+  admitted?: true;
   /** Asks the host; `info` is the sandbox's state after it. */
   act: () => Promise<{ info: SandboxInfo; value: T }>;
   patch?: (before: SandboxRow) => SandboxPatch;
@@ -30,7 +33,10 @@ export async function transition<T>(
   verb: Verb<T>,
 ): Promise<{ row: SandboxRow; timings: Record<string, number>; value: T }> {
   const before = (await findSandbox(plane.db, row.team_id, row.id)) ?? row;
-  const guarded = await moveSandbox(plane.db, row.id, verb.from, { status: verb.through });
+  const move = (db: Database) =>
+    moveSandbox(db, row.id, verb.from, { status: verb.through, plane: plane.id });
+  const owner = { teamId: row.team_id, keyId: row.key_id };
+  const guarded = await (verb.admitted ? admit(plane.db, owner, move) : move(plane.db));
   if (!guarded) {
     const now = await findSandbox(plane.db, row.team_id, row.id);
     throw now ? wrongState(now) : new ThawError('not_found', `sandbox ${row.id} does not exist`);
