@@ -1,6 +1,7 @@
 /** The command line: names, options and help. What a command does is in the file of its name. */
 import { Command } from 'commander';
 import { type Context, collectPairs, wholeNumber } from './context.ts';
+import { addKey } from './key/command.ts';
 import { copy } from './sandbox/copy.ts';
 import { create } from './sandbox/create.ts';
 import { destroy } from './sandbox/destroy.ts';
@@ -14,10 +15,18 @@ import { create as createSnapshot } from './snapshot/create.ts';
 import { deleteSnapshots } from './snapshot/delete.ts';
 import { list as listSnapshots } from './snapshot/list.ts';
 
+export interface UpFlags {
+  json?: boolean;
+  verbose?: boolean;
+  tlsCert?: string;
+  tlsKey?: string;
+  insecure?: boolean;
+}
+
 export interface Commands {
   /** Makes the context of a command, given its options. */
   context: (options: { json?: boolean }) => Context;
-  up: (options: { json?: boolean; verbose?: boolean }) => Promise<void>;
+  up: (options: UpFlags) => Promise<void>;
   /** The exit code of the process when its command is done. */
   exit: (code: number) => void;
 }
@@ -40,9 +49,13 @@ export function buildProgram(commands: Commands): Command {
     .description('run Thaw on this machine until Ctrl-C; sandboxes outlive it')
     .option('--json', 'one line of JSON when it is ready')
     .option('--verbose', 'everything the daemons log, on standard error')
+    .option('--tls-cert <file>', 'serve HTTPS with this certificate (PEM; THAW_TLS_CERT)')
+    .option('--tls-key <file>', 'and its key (THAW_TLS_KEY)')
+    .option('--insecure', 'serve clear text also off loopback (THAW_INSECURE=1)')
     .action((options) => commands.up(options));
   addSandbox(program.command('sandbox').description('virtual machines').enablePositionalOptions(), commands);
   addSnapshot(program.command('snapshot').description('templates made of sandboxes'), commands);
+  addKey(program.command('key').description('API keys and what they may have at once'), commands);
   return program;
 }
 

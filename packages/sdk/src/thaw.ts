@@ -13,6 +13,7 @@ import type {
 import { ExecStream } from './exec-stream.ts';
 import { type FileContent, type FileOptions, readFile, writeFile } from './files.ts';
 import { type Connection, type Request, send } from './http.ts';
+import { Keys, Team } from './keys.ts';
 
 export interface ThawOptions {
   /** Where Thaw listens, for instance `http://127.0.0.1:8080`. */
@@ -30,12 +31,16 @@ export interface ListFilter {
 export class Thaw {
   readonly sandboxes: Sandboxes;
   readonly snapshots: Snapshots;
+  readonly keys: Keys;
+  readonly team: Team;
   readonly #to: Connection;
 
   constructor(options: ThawOptions) {
     this.#to = { url: options.url.replace(/\/+$/, ''), key: options.key, fetch: options.fetch ?? fetch };
     this.sandboxes = new Sandboxes(this.#to);
     this.snapshots = new Snapshots(this.#to);
+    this.keys = new Keys(this.#to);
+    this.team = new Team(this.#to);
   }
 
   /** Resolves when control plane, database and host answer. */

@@ -1,0 +1,45 @@
+import { QUOTA_FIELDS, type Quota, type QuotaField, ThawError, type Usage } from '@thaw/api';
+import type { Context } from '../context.ts';
+import { printFacts, printJson } from '../print.ts';
+
+/** Null: no limit. Left out: as it is. */
+export interface QuotaOptions {
+  sandboxes?: number | null;
+  vcpus?: number | null;
+  memory?: number | null;
+  disk?: number | null;
+}
+
+export function toQuota({ sandboxes, vcpus, memory, disk }: QuotaOptions): Partial<Quota> {
+  return {
+    ...(sandboxes !== undefined && { sandboxes }),
+    ...(vcpus !== undefined && { vcpus }),
+    ...(memory !== undefined && { memory_mb: memory }),
+    ...(disk !== undefined && { disk_mb: disk }),
+  };
+}
+
+/** `2 of 5`, or what is used where there is no limit. */
+export function share({ quota, usage }: { quota: Quota; usage: Usage }, field: QuotaField): string {
+  const limit = quota[field];
+  return limit === null ? `${usage[field]}` : `${usage[field]} of ${limit}`;
+}
+
+/** Changes what the options name, and shows the quota as it is then. */
+export async function quota(context: Context, id: string, options: QuotaOptions): Promise<void> {
+  const change = toQuota(options);
+  const changes = Object.keys(change).length > 0;
+  const { keys, team } = context.thaw();
+  const found =
+    id === 'team'
+      ? await (changes ? team.update({ quota: change }) : team.get())
+      : await (changes ? keys.update(id, { quota: change }) : one(await keys.list(), id));
+  if (context.json) return printJson(found);
+  await printFacts(Object.fromEntries(QUOTA_FIELDS.map((field) => [field, share(found, field)])));
+}
+
+function one<T extends { id: string }>(keys: T[], id: string): T {
+  const key = keys.find((candidate) => candidate.id === id);
+  if (key === undefined) throw new ThawError('not_found', `key ${id} does not exist`);
+  return key;
+}
