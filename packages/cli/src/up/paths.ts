@@ -27,6 +27,11 @@ export class UpPaths {
     return path.join(this.run, 'agent.sock');
   }
 
+  /** The certificate and its key as the control plane reads them. */
+  get tls(): string {
+    return path.join(this.run, 'tls');
+  }
+
   get node(): string {
     return path.join(this.version, 'bin/node');
   }

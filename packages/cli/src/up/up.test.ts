@@ -2,10 +2,13 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import type { IncomingMessage } from 'node:http';
+import https from 'node:https';
 import os from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
 import { after, afterEach, before, test } from 'node:test';
 
 const ROOT = path.resolve(import.meta.dirname, '../../../..');
@@ -60,14 +63,15 @@ afterEach(async () => {
 
 after(() => rm(folder, { recursive: true, force: true }));
 
-function launch(name: string): ChildProcess {
+function launch(name: string, flags: string[] = [], own: Record<string, string> = {}): ChildProcess {
   const env = {
     PATH: process.env.PATH,
     THAW_DATA: path.join(folder, name, 'data'),
     THAW_RUN: path.join(folder, name, 'run'),
     THAW_LISTEN: '127.0.0.1:0',
+    ...own,
   };
-  const child = spawn(path.join(version, 'bin/thaw'), ['up', '--json'], {
+  const child = spawn(path.join(version, 'bin/thaw'), ['up', '--json', ...flags], {
     env,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -209,4 +213,64 @@ test('the database is out of reach of other users', async () => {
     );
   for (const uid of [0, 65534]) assert.throws(() => connect(uid), /denied|failed/);
   await end(child);
+});
+
+/** A certificate for 127.0.0.1 that nobody has signed but itself. */
+function makeCertificate(file: string): { cert: string; key: string } {
+  const files = { cert: path.join(folder, `${file}.pem`), key: path.join(folder, `${file}.key`) };
+  const subject = ['-subj', '/CN=thaw', '-addext', 'subjectAltName=IP:127.0.0.1'];
+  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'];
+  const out = ['-keyout', files.key, '-out', files.cert];
+  execFileSync('openssl', ['req', '-x509', ...kind, ...subject, ...out], { stdio: 'pipe' });
+  return files;
+}
+
+/** The body of an answer, from a server whose certificate is `ca`. */
+async function getSecurely(url: string, key: string, ca: Buffer): Promise<string> {
+  const request = https.get(url, { ca, agent: false, headers: { 'X-API-Key': key } });
+  const [response] = (await once(request, 'response')) as [IncomingMessage];
+  return text(response);
+}
+
+test('serves HTTPS with a certificate, and takes up a renewed one', async () => {
+  const { cert, key } = makeCertificate('first');
+  const child = launch('tls', ['--tls-cert', cert, '--tls-key', key]);
+  const thaw = await ready(child);
+  assert.match(thaw.url, /^https:/);
+  const first = await readFile(cert);
+  assert.equal(await getSecurely(`${thaw.url}/v1/sandboxes`, thaw.key, first), '[]');
+  await assert.rejects(fetch(`${thaw.url.replace('https', 'http')}/healthz`));
+  const lent = path.join(folder, 'tls/run/tls');
+  assert.equal((await stat(path.join(lent, 'key.pem'))).mode & 0o777, 0o400);
+
+  const renewed = makeCertificate('second');
+  await copyFile(renewed.key, key);
+  await copyFile(renewed.cert, cert);
+  const second = await readFile(renewed.cert);
+  await until(async () => (await getSecurely(`${thaw.url}/v1/sandboxes`, thaw.key, second)) === '[]');
+  await end(child);
+  assert.equal(existsSync(lent), false);
+});
+
+test('refuses to serve clear text to a network unless told to', async () => {
+  const open = { THAW_LISTEN: '0.0.0.0:0' };
+  assert.match(await refusal(launch('open', [], open)), /clear text.*--tls-cert.*--insecure/);
+  const child = launch('open', ['--insecure'], open);
+  const { url } = await ready(child);
+  assert.equal((await fetch(`${url}/healthz`)).status, 200);
+  await end(child);
+});
+
+test('says what is wrong with a certificate', async () => {
+  const { cert, key } = makeCertificate('good');
+  const other = makeCertificate('other');
+  assert.match(await refusal(launch('bad', ['--tls-cert', cert])), /go together/);
+  assert.match(
+    await refusal(launch('bad', ['--tls-cert', cert, '--tls-key', other.key])),
+    /is not the key of/,
+  );
+  assert.match(await refusal(launch('bad', ['--tls-cert', key, '--tls-key', key])), /is no certificate/);
+  assert.match(await refusal(launch('bad', ['--tls-cert', cert, '--tls-key', cert])), /is no private key/);
+  const missing = path.join(folder, 'nowhere.pem');
+  assert.match(await refusal(launch('bad', ['--tls-cert', missing, '--tls-key', key])), /can not be read/);
 });

@@ -9,6 +9,7 @@ import type { Progress } from '../progress.ts';
 import { agentAnswers, countRunning } from './agent.ts';
 import { Daemon, type DaemonOptions } from './daemon.ts';
 import { keepKey } from './key.ts';
+import { answers, hostAndPort, lendTls, requireSafeListen, type TlsFiles } from './listen.ts';
 import { logLine, parse } from './log.ts';
 import { keyFile, UpPaths } from './paths.ts';
 import { databaseUrl, startPostgres } from './postgres.ts';
@@ -23,6 +24,10 @@ export interface UpOptions {
   json: boolean;
   /** Every line of the daemons on standard error. */
   verbose: boolean;
+  /** The API is served by HTTPS with these. */
+  tls: TlsFiles | undefined;
+  /** Clear text off loopback is wanted. */
+  insecure: boolean;
   /** Aborted by Ctrl-C or SIGTERM. */
   signal: AbortSignal;
 }
@@ -34,6 +39,7 @@ export async function up(options: UpOptions): Promise<void> {
     throw new ThawError('forbidden', 'thaw up needs root: sandboxes need namespaces and taps');
   if (config.version === undefined)
     throw new ThawError('invalid_state', 'thaw up runs from an installed version: make setup');
+  requireSafeListen({ listen: config.listen, tls: options.tls, insecure: options.insecure });
   const paths = new UpPaths({ data: config.data, run: config.run, version: config.version });
   const client = await findUser('thaw');
   const database = config.databaseUrl === undefined ? await findUser('thaw-db') : undefined;
@@ -56,6 +62,11 @@ export async function up(options: UpOptions): Promise<void> {
     url = databaseUrl(paths, client);
   }
   const environment = { ...ownVariables(options.env), THAW_DATABASE_URL: url! };
+  if (options.tls !== undefined) {
+    const lent = await lendTls(options.tls, paths.tls, client, progress.say);
+    daemons.use(lent);
+    Object.assign(environment, { THAW_TLS_CERT: lent.files.cert, THAW_TLS_KEY: lent.files.key });
+  }
   const agent = () => startAgent(paths, ownVariables(options.env), common('host-agent'));
   daemons.use(await progress.step('host agent', agent));
   await progress.step('API key', () => admitKey(paths, client, environment, key));
@@ -106,7 +117,7 @@ async function startPlane(paths: UpPaths, user: User, env: Record<string, string
     stopSignal: 'SIGTERM',
     stopWithinMs: 70_000,
     readyWithinMs: 60_000,
-    ready: async () => url !== undefined && (await fetch(`${url}/readyz`)).ok,
+    ready: async () => url !== undefined && (await answers(`${url}/readyz`)),
     ...common,
     onLine: (line) => {
       common.onLine(line);
@@ -114,7 +125,7 @@ async function startPlane(paths: UpPaths, user: User, env: Record<string, string
       if (found?.msg !== 'listening' || found.url === undefined) return;
       url = found.url;
       // Started again, it must be found at the port that was told, also when that was a free one of the system's.
-      settings.THAW_LISTEN = new URL(url).host;
+      settings.THAW_LISTEN = hostAndPort(url);
     },
   });
   return { daemon, url: url! };

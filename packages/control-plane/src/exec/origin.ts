@@ -8,12 +8,12 @@ import type { Config } from '../config.ts';
 const LOOPBACK = ['127.0.0.1', '[::1]', 'localhost'];
 
 export function originCheck(
-  config: Pick<Config, 'listen' | 'allowedOrigins'>,
+  config: Pick<Config, 'listen' | 'allowedOrigins' | 'tls'>,
 ): (origin: string | undefined) => void {
   const hosts = [...LOOPBACK, config.listen.host];
   const allowed = new Set([
     ...config.allowedOrigins,
-    ...hosts.map((host) => `http://${host}:${config.listen.port}`),
+    ...hosts.map((host) => `${config.tls ? 'https' : 'http'}://${host}:${config.listen.port}`),
   ]);
   return (origin) => {
     if (origin === undefined || allowed.has(origin)) return;
