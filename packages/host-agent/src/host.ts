@@ -2,12 +2,13 @@
 import type { Logger } from 'pino';
 import type { BuildStore } from './build/store.ts';
 import type { Config } from './config.ts';
-import type { SlotPool } from './network/pool.ts';
+import type { Guests } from './guest/control.ts';
+import type { Keepers } from './keeper/keeper.ts';
+import type { Slots } from './network/pool.ts';
 import type { Cgroups } from './os/cgroup/cgroups.ts';
 import { type Fault, Steps } from './os/step.ts';
 import type { Registry } from './sandbox/registry.ts';
 import type { BootFiles } from './vmm/boot-files.ts';
-import type { Binaries } from './vmm/qemu/start.ts';
 import type { VmmKit } from './vmm/vmm.ts';
 
 export interface Host {
@@ -15,11 +16,13 @@ export interface Host {
   log: Logger;
   registry: Registry;
   builds: BuildStore;
-  slots: SlotPool;
+  slots: Slots;
+  keepers: Keepers;
+  guests: Guests;
   /** The limits of sandboxes' processes. */
   cgroups: Cgroups;
   vmm: VmmKit;
-  binaries: Binaries & { preloadSha: string };
+  preloadSha: string;
   /** What new VMs boot with. */
   boot: BootFiles;
   /** Set by tests: fails, or stops the process at, one labelled step. */

@@ -6,10 +6,10 @@ import http from 'node:http';
 import path from 'node:path';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import pino from 'pino';
-import { collectBuilds } from './build/collect.ts';
-import { openBuildStore } from './build/store.ts';
 import { type Config, readConfig } from './config.ts';
-import { type Host, newSteps } from './host.ts';
+import { networkGuests } from './guest/control.ts';
+import type { Host } from './host.ts';
+import { keepersOf } from './keeper/keeper.ts';
 import { instanceId } from './network/addresses.ts';
 import { SlotPool } from './network/pool.ts';
 import { groupId, userId } from './os/accounts.ts';
@@ -18,10 +18,7 @@ import { faultsFrom } from './os/fault.ts';
 import { run } from './os/run.ts';
 import { Steps } from './os/step.ts';
 import { routes } from './rpc/routes.ts';
-import { adopt, findSurvivors, sweepRemains } from './sandbox/adopt.ts';
-import { readRecords } from './sandbox/record.ts';
-import { Registry } from './sandbox/registry.ts';
-import { importImages } from './template/import.ts';
+import { startHost } from './start.ts';
 import { keepBootFiles } from './vmm/boot-files.ts';
 import { qemuKit } from './vmm/qemu/kit.ts';
 
@@ -35,7 +32,6 @@ async function main(): Promise<void> {
   await prepareFolders(config);
   const binaries = await installedBinaries(config.versionDir);
   await probeData(binaries.blockstore, config.data);
-  const builds = await openBuildStore(config.data);
   const guestDir = path.join(config.versionDir, 'guest');
   const boot = await keepBootFiles(config.data, guestDir);
   const vmm = await qemuKit({
@@ -45,67 +41,42 @@ async function main(): Promise<void> {
   });
   log.info(vmm.info, 'virtual machines');
 
-  const remains = await sweepRemains(builds, config);
-  if (remains.length > 0) log.info({ sandboxes: remains }, 'removed what destroyed sandboxes left');
-  const records = await readRecords(config, (id, error) =>
-    log.error({ sandbox: id, err: error }, 'the record of a sandbox is damaged'),
-  );
-  const found = await findSurvivors(builds, config, records);
   const fault = faultsFrom(process.env, config.run);
-  const slots = await SlotPool.open({
-    data: config.data,
-    size: config.slotPool,
-    uidBase: config.uidBase,
-    uplink: config.uplink,
-    clientUids: [await userId('thaw')],
-    keep: found.survivors.map(({ state, record }) => ({ index: state.slot, egress: record.egress })),
-    log,
-    steps: new Steps(fault),
-  });
-  undo.defer(() => slots.close());
   const cgroups = undo.use(
     await Cgroups.open({ instance: await instanceId(config.data), group: config.cgroup }),
   );
   log.info({ limited: cgroups.controllers, missing: cgroups.missing }, 'limits of sandboxes');
-  const registry = new Registry();
-  const host: Host = { config, log, registry, builds, slots, cgroups, vmm, binaries, boot, fault };
-  await importImages(host, guestDir);
-  await adopt(host, records, found);
-  undo.use(await startCollecting(host));
-
-  await cgroups.sweep(
-    new Set(registry.all().flatMap(({ id, state }) => (state.status === 'running' ? [id] : []))),
+  const { host } = undo.use(
+    await startHost({
+      config,
+      log,
+      cgroups,
+      vmm,
+      boot,
+      fault,
+      guestDir,
+      keepers: keepersOf(binaries.keeper),
+      guests: networkGuests,
+      preloadSha: binaries.preloadSha,
+      openSlots: async (keep) =>
+        SlotPool.open({
+          data: config.data,
+          size: config.slotPool,
+          uidBase: config.uidBase,
+          uplink: config.uplink,
+          clientUids: [await userId('thaw')],
+          keep,
+          log,
+          steps: new Steps(fault),
+        }),
+    }),
   );
 
   const server = await listen(host);
   undo.defer(() => closeServer(server));
-  log.info({ sandboxes: registry.all().length }, 'ready');
+  log.info({ sandboxes: host.registry.all().length }, 'ready');
   await Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')]);
   log.info('stopping; sandboxes go on');
-}
-
-/** Sweeps what a crash or a failed removal left of builds: now, and again while this runs. */
-async function startCollecting(host: Host): Promise<AsyncDisposable> {
-  const ageMs = host.config.buildGraceMs;
-  const sweep = () =>
-    collectBuilds(host.builds, newSteps(host), { ageMs }).then(
-      (removed) => removed.length > 0 && host.log.info({ builds: removed }, 'builds swept'),
-      (error) => host.log.error({ err: error }, 'builds not swept'),
-    );
-  let sweeping = sweep();
-  await sweeping;
-  const timer = setInterval(
-    () => {
-      sweeping = sweeping.then(sweep);
-    },
-    Math.max(1000, ageMs / 4),
-  );
-  return {
-    async [Symbol.asyncDispose]() {
-      clearInterval(timer);
-      await sweeping;
-    },
-  };
 }
 
 async function prepareFolders(config: Config): Promise<void> {

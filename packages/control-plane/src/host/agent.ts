@@ -1,6 +1,6 @@
 /** One host agent as the control plane sees it: its RPCs with a deadline each, and errors of our own catalogue. */
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { type CallOptions, type Client, createClient } from '@connectrpc/connect';
+import { type CallOptions, type Client, createClient, type Transport } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { ThawError } from '@thaw/api';
 import {
@@ -73,8 +73,7 @@ export interface HostAgent {
 }
 
 export function connectHost(socketPath: string, log: Logger): HostAgent {
-  const client = createClient(
-    HostAgentService,
+  return hostOver(
     createConnectTransport({
       httpVersion: '1.1',
       baseUrl: 'http://host-agent',
@@ -83,7 +82,13 @@ export function connectHost(socketPath: string, log: Logger): HostAgent {
       readMaxBytes: MESSAGE_BYTES_MAX,
       acceptCompression: [],
     }),
+    log,
   );
+}
+
+/** A host that is reached by any transport. */
+export function hostOver(transport: Transport, log: Logger): HostAgent {
+  const client = createClient(HostAgentService, transport);
   const calls = new Calls(log);
   return { ...lifecycle(client, calls), ...guest(client, calls), ...templates(client, calls) };
 }

@@ -5,7 +5,7 @@
 import http from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ThawError } from '@thaw/api';
-import { CONTROL_PORT } from './guest.ts';
+import { CONTROL_PORT, Guest } from './guest.ts';
 
 export interface Identity {
   /** Grows with each start of the VM; a counter that the guest has seen changes nothing. */
@@ -21,6 +21,14 @@ export interface Identity {
   entropy: string;
   defaultUser: string;
   defaultWorkdir: string;
+}
+
+/** How guests are reached: over the network, or as a test's stand-ins. Each throws what the function of its name throws. */
+export interface Guests {
+  open(host: string, token: string): Guest;
+  init(host: string, identity: Identity, deadlineMs: number): Promise<void>;
+  prepare(host: string, timeoutMs: number): Promise<boolean>;
+  thaw(host: string, timeoutMs: number): Promise<void>;
 }
 
 interface Answer {
@@ -113,3 +121,10 @@ export async function thaw(host: string, timeoutMs: number): Promise<void> {
   const answer = await ask(host, '/thaw', () => ({ timestamp: new Date().toISOString() }), timeoutMs);
   if (answer.status !== 204) throw new ThawError('agent_error', 'the guest did not thaw', { cause: answer });
 }
+
+export const networkGuests: Guests = {
+  open: (host, token) => new Guest(host, token),
+  init,
+  prepare,
+  thaw,
+};

@@ -70,11 +70,27 @@ interface Events {
 const START_TIMEOUT_MS = 5000;
 const OP_TIMEOUT_MS = 10_000;
 
+/** Where keepers come from: processes of this host, or a test's stand-ins. */
+export interface Keepers {
+  /** `admit` is told the new keeper's process id; when it throws, so does this and the keeper is gone. */
+  start(runDir: string, admit: (pid: number) => Promise<void>): Promise<Keeper>;
+  /** Throws when no keeper listens there. */
+  connect(runDir: string): Promise<Keeper>;
+}
+
+/** Keepers that run `program`. */
+export function keepersOf(program: string): Keepers {
+  return {
+    start: (runDir, admit) => Keeper.start(program, runDir, admit),
+    connect: (runDir) => Keeper.connect(runDir),
+  };
+}
+
 export class Keeper extends EventEmitter<Events> {
   readonly runDir: string;
   #wire: Wire | undefined;
 
-  private constructor(runDir: string) {
+  protected constructor(runDir: string) {
     super();
     this.runDir = runDir;
   }

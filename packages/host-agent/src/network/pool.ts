@@ -68,7 +68,18 @@ export interface Slot {
   release(): Promise<void>;
 }
 
-export class SlotPool implements AsyncDisposable {
+/** Where slots come from: the network of this host, or a test's stand-in. */
+export interface Slots {
+  readonly instance: string;
+  /** Slots by where they are. */
+  counts(): { warm: number; taken: number; free: number };
+  /** Throws `exhausted` when every slot is in use, `unavailable` when the pool closes. */
+  take(): Promise<Slot>;
+  /** The slot of a sandbox that still runs from before this process; it must be one of those kept. */
+  adopt(index: number): Slot;
+}
+
+export class SlotPool implements Slots, AsyncDisposable {
   readonly #options: NetworkOptions;
   readonly #steps: Steps;
   readonly #block: Block;
@@ -126,7 +137,6 @@ export class SlotPool implements AsyncDisposable {
     return this.#block.instance;
   }
 
-  /** Slots by where they are. */
   counts(): { warm: number; taken: number; free: number } {
     return { warm: this.#warm.length, taken: this.#taken.size + this.#kept.size, free: this.#free.length };
   }
@@ -136,7 +146,6 @@ export class SlotPool implements AsyncDisposable {
     await this.#filling;
   }
 
-  /** Throws `exhausted` when every slot is in use, `unavailable` when the pool closes. */
   async take(): Promise<Slot> {
     if (this.#closing !== undefined) throw new ThawError('unavailable', 'the host is shutting down');
     const slot = this.#warm.shift() ?? (await this.#build());
@@ -147,7 +156,6 @@ export class SlotPool implements AsyncDisposable {
     throw new ThawError('unavailable', 'the host is shutting down');
   }
 
-  /** The slot of a sandbox that still runs from before this process; it must be one of `keep`. */
   adopt(index: number): Slot {
     if (!this.#kept.delete(index)) throw new ThawError('internal', `slot ${index} was not kept`);
     return this.#hand(slotAddresses(this.#block, index));

@@ -8,10 +8,8 @@ import { type Head, readHead } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';
 import { readBuild } from '../build/read.ts';
 import type { BuildStore } from '../build/store.ts';
-import { thaw } from '../guest/control.ts';
-import { Guest } from '../guest/guest.ts';
 import type { Host } from '../host.ts';
-import { Keeper } from '../keeper/keeper.ts';
+import type { Keeper, Keepers } from '../keeper/keeper.ts';
 import { endKeeper, Machine, type MachineState } from './machine.ts';
 import { bootFiles, SandboxPaths, sandboxesDir } from './paths.ts';
 import { isPaused, type SandboxRecord } from './record.ts';
@@ -38,6 +36,7 @@ export interface Found {
  */
 export async function findSurvivors(
   builds: BuildStore,
+  keepers: Keepers,
   roots: { data: string; run: string },
   records: readonly SandboxRecord[],
 ): Promise<Found> {
@@ -46,7 +45,7 @@ export async function findSurvivors(
   const ids = await readdir(sandboxesDir(roots.run)).catch(() => []);
   for (const id of ids) {
     const paths = new SandboxPaths(roots, id);
-    const keeper = await Keeper.connect(paths.run).catch(() => undefined);
+    const keeper = await keepers.connect(paths.run).catch(() => undefined);
     const record = records.find((candidate) => candidate.id === id);
     const state = await readState(paths);
     if (state === undefined) starting.add(id);
@@ -146,7 +145,7 @@ async function takeOver(host: Host, { record, keeper, state }: Survivor): Promis
   const hold = holdBuild(host.builds, base);
   undo.defer(() => hold[Symbol.dispose]());
   const files = bootFiles(host.config.data, state.kernel, state.initramfs);
-  const guest = new Guest(slot.hostAddress, record.accessToken);
+  const guest = host.guests.open(slot.hostAddress, record.accessToken);
   undo.defer(() => guest.close());
   const boot = { kernelSha: state.kernel, initramfsSha: state.initramfs, ...files };
   const { memoryBase, top } = state;
@@ -165,7 +164,7 @@ async function takeOver(host: Host, { record, keeper, state }: Survivor): Promis
   });
   await machine.abort();
   await vm.goOn();
-  await thaw(slot.hostAddress, THAW_TIMEOUT_MS);
+  await host.guests.thaw(slot.hostAddress, THAW_TIMEOUT_MS);
   undo.move();
   return machine;
 }

@@ -7,10 +7,10 @@ import { access, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path';
 import type { BuildId, Machine as MachineFacts } from '@thaw/snapshot';
 import type { Build, Image } from '../build/build.ts';
-import { type Identity, init } from '../guest/control.ts';
-import { Guest } from '../guest/guest.ts';
+import type { Guests, Identity } from '../guest/control.ts';
+import type { Guest } from '../guest/guest.ts';
 import type { Host } from '../host.ts';
-import { Keeper } from '../keeper/keeper.ts';
+import type { Keeper } from '../keeper/keeper.ts';
 import type { Slot } from '../network/pool.ts';
 import { limitsOf } from '../os/cgroup/limits.ts';
 import type { Steps } from '../os/step.ts';
@@ -100,7 +100,7 @@ export class Machine {
     await steps.run(`${verb}:make-cgroup`, () => host.cgroups.make(record.id, limitsOf(record)));
     undo.defer(() => host.cgroups.remove(record.id));
     const keeper = await steps.run(`${verb}:start-keeper`, () =>
-      Keeper.start(host.binaries.keeper, paths.run, (pid) =>
+      host.keepers.start(paths.run, (pid) =>
         steps.run(`${verb}:enter-cgroup`, () => host.cgroups.enter(record.id, pid)),
       ),
     );
@@ -110,9 +110,9 @@ export class Machine {
     const vm = await steps.run(`${verb}:start-vm`, () =>
       startVm(host, verb, { record, paths, slot, keeper, boot, build }),
     );
-    const guest = new Guest(slot.hostAddress, record.accessToken);
+    const guest = host.guests.open(slot.hostAddress, record.accessToken);
     undo.defer(() => guest.close());
-    await steps.run(`${verb}:init`, () => initGuest(slot.hostAddress, record));
+    await steps.run(`${verb}:init`, () => initGuest(host.guests, slot.hostAddress, record));
     await steps.run(`${verb}:open-egress`, () => slot.openEgress(record.egress));
     const machine = new Machine({
       host,
@@ -167,7 +167,7 @@ export class Machine {
       tsc_khz: tscKhz,
       kernel: this.boot.kernelSha,
       guest_agent: this.boot.initramfsSha,
-      preload: this.#host.binaries.preloadSha,
+      preload: this.#host.preloadSha,
       vcpus: this.#vcpus,
     };
   }
@@ -263,7 +263,7 @@ export function chainOf(image: Image): Chain {
 }
 
 /** Tells the guest who it is. */
-async function initGuest(hostAddress: string, record: SandboxRecord): Promise<void> {
+async function initGuest(guests: Guests, hostAddress: string, record: SandboxRecord): Promise<void> {
   const identity: Identity = {
     counter: record.counter,
     sandboxId: record.id,
@@ -276,7 +276,7 @@ async function initGuest(hostAddress: string, record: SandboxRecord): Promise<vo
     defaultUser: 'root',
     defaultWorkdir: '/root',
   };
-  await init(hostAddress, identity, INIT_TIMEOUT_MS);
+  await guests.init(hostAddress, identity, INIT_TIMEOUT_MS);
 }
 
 interface VmParts {

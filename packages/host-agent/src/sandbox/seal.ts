@@ -13,7 +13,7 @@ import { beginBuild } from '../build/begin.ts';
 import type { Build } from '../build/build.ts';
 import { commitHead, type Head } from '../build/head.ts';
 import { sealBuild } from '../build/seal.ts';
-import { prepare, thaw } from '../guest/control.ts';
+import type { Guests } from '../guest/control.ts';
 import type { Host } from '../host.ts';
 import type { Steps } from '../os/step.ts';
 import type { Machine } from './machine.ts';
@@ -46,11 +46,11 @@ export async function seal(
   { verb, goOn, onThawed }: SealOptions,
 ): Promise<Sealed> {
   await using open = await beginBuild(host.builds, steps, verb);
-  const frozen = new Frozen(machine, onThawed);
+  const frozen = new Frozen(machine, host.guests, onThawed);
   try {
     await steps.run(`${verb}:record-workset`, () => recordWorkset(machine, open));
     const responsive = await steps.run(`${verb}:prepare`, () =>
-      prepare(machine.slot.hostAddress, PREPARE_TIMEOUT_MS),
+      host.guests.prepare(machine.slot.hostAddress, PREPARE_TIMEOUT_MS),
     );
     if (!responsive) host.log.warn({ sandbox: record.id }, 'the guest did not freeze its processes in time');
     await freeze(steps, verb, machine, open, frozen);
@@ -102,12 +102,14 @@ async function freeze(
 /** What has been done to a VM on the way to a seal, and the way back. */
 class Frozen {
   readonly #machine: Machine;
+  readonly #guests: Guests;
   readonly #onThawed: (() => void) | undefined;
   #stopped = false;
   #prepared = true;
 
-  constructor(machine: Machine, onThawed: (() => void) | undefined) {
+  constructor(machine: Machine, guests: Guests, onThawed: (() => void) | undefined) {
     this.#machine = machine;
+    this.#guests = guests;
     this.#onThawed = onThawed;
   }
 
@@ -124,7 +126,7 @@ class Frozen {
   async thaw(): Promise<void> {
     if (this.#stopped) await this.#machine.vm.goOn();
     this.#stopped = false;
-    if (this.#prepared) await thaw(this.#machine.slot.hostAddress, THAW_TIMEOUT_MS);
+    if (this.#prepared) await this.#guests.thaw(this.#machine.slot.hostAddress, THAW_TIMEOUT_MS);
     this.#prepared = false;
     this.#onThawed?.();
   }
