@@ -12,12 +12,24 @@ const OPEN_VERB = '$'.concat('{verb}');
 /** Lets the host agent listen to faults. */
 export const FAULTS = { THAW_FAULT: '' };
 
-/** The next time the step `label` is reached it fails; with `kill` the host agent dies there. */
-export async function setFault(thaw: TestThaw, label: string, how: 'fail' | 'kill' = 'fail'): Promise<void> {
-  await writeFile(path.join(thaw.run, 'faults'), how === 'kill' ? `${label}:kill` : label);
+/** Steps of the start and the end of a VM, of the host agent's own start, and of the network. */
+export const NOT_OF_A_SEAL =
+  /^(collect|network|watch|create|resume|destroy|delete|import):|^\*:(take-image|take-slot|start-keeper|start-vm|init|open-egress|write-machine|remove-head)$/;
+
+/** `kill` is the host agent's end, the others are those of one process beside it. */
+export type How = 'fail' | 'kill' | `kill=${'plane' | 'keeper' | 'vmm' | 'pager' | 'blockstore'}`;
+
+/** The next time each of the steps is reached it fails, or a process dies there. */
+export async function setFault(
+  thaw: TestThaw,
+  labels: string | readonly string[],
+  how: How = 'fail',
+): Promise<void> {
+  const entries = [labels].flat().map((label) => (how === 'fail' ? label : `${label}:${how}`));
+  await writeFile(path.join(thaw.run, 'faults'), entries.join('\n'));
 }
 
-/** Whether the fault that was set has happened. */
+/** Whether the faults that were set have happened. */
 export async function faultHappened(thaw: TestThaw): Promise<boolean> {
   return (await readFile(path.join(thaw.run, 'faults'), 'utf8')) === '';
 }
@@ -32,4 +44,12 @@ export async function allSteps(): Promise<Set<string>> {
       found.add(`${verb === OPEN_VERB ? '*' : verb}:${name}`);
   }
   return found;
+}
+
+/** Those of `steps` that none of the labels is of. */
+export function missedSteps(steps: Iterable<string>, hit: ReadonlySet<string>): string[] {
+  return [...steps].filter((step) => {
+    const [verb, name] = step.split(':');
+    return verb === '*' ? ![...hit].some((label) => label.endsWith(`:${name}`)) : !hit.has(step);
+  });
 }

@@ -1,13 +1,16 @@
 /** Removes a sandbox in whatever state it is: its VM, files and the builds that nothing else needs. */
+import { access } from 'node:fs/promises';
 import { readHead, removeHead } from '../build/head.ts';
 import { releaseBuild } from '../build/release.ts';
 import { type Host, newSteps } from '../host.ts';
+import type { Steps } from '../os/step.ts';
+import { SandboxPaths } from './paths.ts';
 import { removeSandboxFiles } from './record.ts';
 import type { Sandbox } from './sandbox.ts';
 
-/** A sandbox that is not here is as destroyed as it gets. */
+/** A sandbox that is not here is as destroyed as it gets, once nothing lies in its folder. */
 export async function destroy(host: Host, id: string): Promise<void> {
-  if (!host.registry.has(id)) return;
+  if (!host.registry.has(id)) return await removeRemains(host, id);
   const sandbox = host.registry.get(id);
   await sandbox.exclusive('destroy', () => remove(host, sandbox));
 }
@@ -22,15 +25,30 @@ async function remove(host: Host, sandbox: Sandbox): Promise<void> {
     const { machine } = before;
     await steps.run('destroy:end', () => machine.end()).finally(() => machine.end());
   }
-  const owner = { kind: 'sandbox', id: sandbox.id } as const;
+  await removeStored(host, steps, sandbox.id, () => host.registry.remove(sandbox));
+}
+
+/** What a create that failed could not remove. */
+async function removeRemains(host: Host, id: string): Promise<void> {
+  const { data } = new SandboxPaths(host.config, id);
+  const left = await access(data).then(
+    () => true,
+    () => false,
+  );
+  if (left) await removeStored(host, newSteps(host), id, () => {});
+}
+
+/** `onRemoved`: nothing but builds is left. */
+async function removeStored(host: Host, steps: Steps, id: string, onRemoved: () => void): Promise<void> {
+  const owner = { kind: 'sandbox', id } as const;
   const head = await readHead(host.builds, owner).catch((error) => {
-    host.log.warn({ sandbox: sandbox.id, err: error }, 'the head of a destroyed sandbox was damaged');
+    host.log.warn({ sandbox: id, err: error }, 'the head of a destroyed sandbox was damaged');
     return undefined;
   });
   await removeHead(host.builds, steps, 'destroy', owner);
-  await removeSandboxFiles(host.config, sandbox.id, steps, 'destroy:remove-files');
-  host.registry.remove(sandbox);
+  await removeSandboxFiles(host.config, id, steps, 'destroy:remove-files');
+  onRemoved();
   if (head === undefined) return;
   const { refused } = await releaseBuild(host.builds, steps, 'destroy', head.build);
-  if (refused !== undefined) host.log.warn({ sandbox: sandbox.id, err: refused }, 'builds were kept');
+  if (refused !== undefined) host.log.warn({ sandbox: id, err: refused }, 'builds were kept');
 }
