@@ -19,7 +19,6 @@ import type { Caller, VerifyKey } from '../auth/key.ts';
 import { errorBody, toThawError } from './errors.ts';
 import { parseJson } from './json.ts';
 import { methodsOf, type RoutePattern } from './methods.ts';
-import type { TlsMaterial } from './tls.ts';
 import { describeRoutes } from './openapi.ts';
 import type { TlsMaterial } from './tls.ts';
 
