@@ -8,9 +8,9 @@ import { connectDatabase, type Database, throughOutage } from './db/connect.ts';
 import { migrate } from './db/migrations.ts';
 import { newPlaneId, Presence } from './db/presence.ts';
 import { originCheck } from './exec/origin.ts';
-import { connectHost } from './host/agent.ts';
+import { connectHost, type HostAgent } from './host/agent.ts';
 import { claimHost } from './host/claim.ts';
-import { buildApp } from './http/app.ts';
+import { type App, buildApp } from './http/app.ts';
 import { addRoutes } from './http/routes.ts';
 import { readTls, renewTls } from './http/tls.ts';
 import type { Plane } from './plane.ts';
@@ -26,6 +26,7 @@ const PING_EVERY_MS = 20_000;
 export interface ControlPlane extends AsyncDisposable {
   /** `http://host:port` as bound, or `https`. */
   url: string;
+  app: App;
   plane: Plane;
 }
 
@@ -33,6 +34,8 @@ export interface StartOptions {
   pingEveryMs?: number;
   /** For tests: a database in this process, used by this control plane alone; closed by whoever made it. */
   database?: Database | undefined;
+  /** For tests: a host that is not reached by a socket. */
+  host?: HostAgent;
 }
 
 export async function startControlPlane(
@@ -51,7 +54,7 @@ export async function startControlPlane(
   if (database === undefined)
     undo.use(await throughOutage(() => Presence.announce(config.databaseUrl, id, log)));
 
-  const host = connectHost(config.agentSocket, log);
+  const host = options.host ?? connectHost(config.agentSocket, log);
   const activity = new Activity(db, log);
   undo.defer(() => activity.close());
   const verbs = new InFlight();
@@ -90,6 +93,7 @@ export async function startControlPlane(
   const close = undo.move();
   return {
     url: `${config.tls === undefined ? 'http' : 'https'}://${name.includes(':') ? `[${name}]` : name}:${port}`,
+    app,
     plane,
     [Symbol.asyncDispose]: () => close.disposeAsync(),
   };
