@@ -5,17 +5,23 @@
  *   main.ts init-key    makes the first API key and prints {"created":true,"key":…}, or {"created":false} if there is one
  *   main.ts openapi     prints the API's description
  *   main.ts add-key     makes the key on standard input valid; doing it again changes nothing
+ *   main.ts dump        prints the whole database as lines of JSON
+ *   main.ts load        takes such a dump, after a line that says which sandboxes were saved with it, into an empty one
  */
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import { pino } from 'pino';
 import { addKey, makeFirstKey } from './auth/key.ts';
 import { type Config, readConfig } from './config.ts';
-import { connectDatabase, throughOutage } from './db/connect.ts';
+import { connectDatabase, pingDatabase, throughOutage } from './db/connect.ts';
+import { dumpDatabase } from './db/dump.ts';
+import { loadDatabase, Saved } from './db/load.ts';
 import { migrate } from './db/migrations.ts';
 import { describeApi } from './http/describe.ts';
 import { startControlPlane } from './start.ts';
 
-const USAGE = 'usage: main.ts [serve | openapi | init-key | add-key]';
+const USAGE = 'usage: main.ts [serve | openapi | init-key | add-key | dump | load]';
 
 async function serve(config: Config): Promise<void> {
   const log = pino({ name: 'control-plane', level: config.logLevel });
@@ -42,6 +48,23 @@ async function keys(config: Config, command: 'init-key' | 'add-key'): Promise<vo
   console.log(JSON.stringify(key === undefined ? { created: false } : { created: true, key }));
 }
 
+async function copyDatabase(config: Config, command: 'dump' | 'load'): Promise<void> {
+  const log = pino({ name: 'control-plane', level: config.logLevel }, pino.destination(2));
+  const db = connectDatabase(config.databaseUrl, log);
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => db.destroy());
+  await throughOutage(() => pingDatabase(db));
+  if (command === 'dump') {
+    for await (const line of dumpDatabase(db)) {
+      if (!process.stdout.write(`${line}\n`)) await once(process.stdout, 'drain');
+    }
+    return;
+  }
+  const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+  const saved = Saved.parse(JSON.parse((await lines.next()).value ?? ''));
+  await loadDatabase(db, { [Symbol.asyncIterator]: () => lines }, saved);
+}
+
 async function main(command = 'serve'): Promise<void> {
   switch (command) {
     case 'serve':
@@ -52,6 +75,9 @@ async function main(command = 'serve'): Promise<void> {
     case 'init-key':
     case 'add-key':
       return keys(readConfig(process.env), command);
+    case 'dump':
+    case 'load':
+      return copyDatabase(readConfig(process.env), command);
     default:
       console.error(USAGE);
       process.exitCode = 2;

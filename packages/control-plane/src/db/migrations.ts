@@ -1,4 +1,5 @@
 /** Numbered migrations. One that was released never changes; the next one gets the next number. */
+import { ThawError } from '@thaw/api';
 import { type Kysely, sql } from 'kysely';
 import { type Migration, type MigrationProvider, Migrator } from 'kysely/migration';
 import type { Schema } from './schema.ts';
@@ -140,8 +141,39 @@ const MIGRATIONS: Record<string, Migration> = {
 
 const provider: MigrationProvider = { getMigrations: async () => MIGRATIONS };
 
-/** Brings the database to the newest schema. Concurrent callers wait for each other. */
-export async function migrate(db: Kysely<Schema>): Promise<void> {
-  const { error } = await new Migrator({ db, provider }).migrateToLatest();
+/** unique nulls not distinct came with it. */
+const SERVER_VERSION_MIN = 150_000;
+
+/**
+ * Brings the database to the newest schema, or to that of migration `target`. Concurrent callers wait for each other.
+ * Throws `conflict` for a database or a target that only a newer Thaw knows, and for a server that is too old.
+ */
+export async function migrate(db: Kysely<Schema>, target?: string): Promise<void> {
+  const { rows } = await sql<{ version: number }>`
+    select current_setting('server_version_num')::integer as version`.execute(db);
+  const version = Number(rows[0]?.version ?? 0);
+  if (version < SERVER_VERSION_MIN)
+    throw new ThawError(
+      'conflict',
+      `Thaw needs PostgreSQL 15 or later, the database server is ${Math.floor(version / 10_000)}`,
+    );
+  const migrator = new Migrator({ db, provider });
+  const unknown = [...(await executed(db)), ...(target === undefined ? [] : [target])].find(
+    (name) => !Object.hasOwn(MIGRATIONS, name),
+  );
+  if (unknown !== undefined)
+    throw new ThawError(
+      'conflict',
+      `the database was made by a newer Thaw (${unknown}): upgrade, or restore a backup of before`,
+    );
+  const { error } = await (target === undefined ? migrator.migrateToLatest() : migrator.migrateTo(target));
   if (error) throw error;
+}
+
+async function executed(db: Kysely<Schema>): Promise<string[]> {
+  const { rows: tables } = await sql<{ name: string | null }>`
+    select to_regclass('kysely_migration')::text as name`.execute(db);
+  if (!tables[0]?.name) return [];
+  const { rows } = await sql<{ name: string }>`select name from kysely_migration`.execute(db);
+  return rows.map(({ name }) => name);
 }
