@@ -15,6 +15,7 @@ const UNSAFE_FILES = [
   'crates/pager/src/memory.rs',
   'crates/pager/src/mmap.rs',
   'crates/pager/src/pagemap.rs',
+  'crates/pager/src/probe.rs',
   'crates/pager/src/uffd.rs',
   'crates/preload/src/abort.rs',
   'crates/preload/src/guest_memory.rs',

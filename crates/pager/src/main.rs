@@ -9,6 +9,8 @@
 //!                    │    ▲               dump* ─► commit | abort
 //!                    └────┘ bad peer: failed
 //! ```
+//!
+//! `thaw-pager probe DEVICE` tells what this kernel can do (`probe.rs`).
 
 mod commit;
 mod diff;
@@ -20,6 +22,7 @@ mod mmap;
 mod page;
 mod page_set;
 mod pagemap;
+mod probe;
 mod process;
 mod regions;
 mod seccomp;
@@ -46,6 +49,13 @@ use crate::session::Session;
 
 fn main() -> ExitCode {
     end_on_panic();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [verb, device] = arguments.as_slice()
+        && verb == "probe"
+    {
+        println!("{}", probe::probe(device));
+        return ExitCode::SUCCESS;
+    }
     if let Err(error) = seccomp::confine() {
         eprintln!("thaw-pager: system calls can't be limited: {error}");
         return ExitCode::FAILURE;
