@@ -3,8 +3,11 @@
  * start is made to fail once: nothing is left, and the sandbox is what it was before, or gone.
  */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
+import http from 'node:http';
 import path from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import { assertNothingStray } from './builds.ts';
@@ -22,6 +25,20 @@ const GRACE_SEC = 1;
 const WRITE = 'echo here | tee /root/file > /dev/shm/file; sync';
 const READ = 'cat /root/file /dev/shm/file';
 const WRITTEN = 'here\nhere\n';
+
+/** One call of the host agent itself, for what no route asks of it. */
+async function askAgent(thaw: TestThaw, method: string, body: object): Promise<void> {
+  const request = http.request({
+    socketPath: path.join(thaw.run, 'agent.sock'),
+    method: 'POST',
+    path: `/hostagent.v1.HostAgentService/${method}`,
+    headers: { 'Content-Type': 'application/json' },
+  });
+  request.end(JSON.stringify(body));
+  const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+  const answer = await text(response);
+  assert.equal(response.statusCode, 200, answer);
+}
 
 describe('a step that fails once', () => {
   let thaw: TestThaw;
@@ -156,6 +173,22 @@ describe('a step that fails once', () => {
       await destroy(id);
       await assertIdle(label);
     }
+  });
+
+  it('of a change of what a guest may reach is made good when it is asked for again', async () => {
+    const { id } = await create();
+    for (const label of ['network:set-egress', 'network:write-record']) {
+      await setFault(thaw, label);
+      const body = { sandboxId: id, network: { internet: false, denyOut: ['192.0.2.1'] } };
+      await assert.rejects(askAgent(thaw, 'SetNetwork', body), label);
+      assert.ok(await faultHappened(thaw), label);
+      hit.add(label);
+      await askAgent(thaw, 'SetNetwork', body);
+      assert.equal((await get(id)).status, 'running');
+    }
+    await pause(id);
+    await resume(id);
+    assert.equal(await thaw.sh(id, READ), WRITTEN);
   });
 
   it('when a VM is lost does not keep its sandbox from an error', async () => {
