@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { type Answer, TestPlane } from '../testing.ts';
+import { revokeKey } from './keys.ts';
 
 describe('keys and quotas', () => {
   let test: TestPlane;
@@ -94,8 +95,14 @@ describe('keys and quotas', () => {
       test.key.startsWith(key.prefix),
     );
     const ids = [own.id, ...others.map(({ id }) => id)];
-    const answers = await Promise.all(ids.map((id) => as(others[0].key, 'DELETE', `/v1/keys/${id}`)));
-    assert.equal(answers.filter(({ status }) => status !== 204).length, 1, JSON.stringify(answers));
+    const results = await test.withDatabase((db) =>
+      Promise.allSettled(ids.map((id) => revokeKey(db, 'default', id))),
+    );
+    const kept = results.filter((result) => result.status === 'rejected');
+    assert.deepEqual(
+      kept.map(({ reason }) => reason.kind),
+      ['conflict'],
+    );
     const left = await test.withDatabase((db) =>
       db
         .selectFrom('api_keys')
