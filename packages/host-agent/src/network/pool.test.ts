@@ -142,7 +142,8 @@ onOwnHost(import.meta.filename, () => {
     const [a, b] = [await one.take(), await two.take()];
     assert.deepEqual([a.hostAddress, b.hostAddress], ['10.11.0.1', '10.11.16.1']);
     assert.ok(b.uids.vmm - a.uids.vmm >= 2048 * 3);
-    await b.openEgress(OPEN_EGRESS);
+    await b.setEgress(OPEN_EGRESS);
+    await b.openEgress();
     await a.release();
     await one.close();
     assert.match(await openLinks(two), /tw[0-9a-f]{6}-1"/);

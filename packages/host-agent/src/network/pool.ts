@@ -27,7 +27,7 @@ import type { Egress } from './egress.ts';
 import { Firewall, OWN_TABLES, removeTable } from './firewall.ts';
 import { droppingForwardChains, links, namespaces } from './inventory.ts';
 import { CLAIMS_DIR, netnsPath } from './paths.ts';
-import { buildSlot, type Plug, removeSlot, tapPlug } from './slot.ts';
+import { buildSlot, openSlot, type Plug, removeSlot, tapPlug } from './slot.ts';
 import { addRoutes, enableForwarding, findUplink, removeRoutes, restoreForwarding } from './uplink.ts';
 
 export interface Log {
@@ -62,8 +62,10 @@ export interface Slot {
   readonly hostAddress: string;
   readonly tap: typeof TAP;
   readonly uids: Record<Role, number>;
-  /** Lets the guest reach what `egress` says, from now on; until the first time it only answers the host. */
-  openEgress(egress: Egress): Promise<void>;
+  /** What the guest may reach once its egress is open. */
+  setEgress(egress: Egress): Promise<void>;
+  /** Lets the guest out, for good: until then it only answers the host. */
+  openEgress(): Promise<void>;
   /** Gives the slot back, once: a second call joins the first. */
   release(): Promise<void>;
 }
@@ -72,7 +74,7 @@ export interface Slot {
 export interface Slots {
   readonly instance: string;
   /** Slots by where they are. */
-  counts(): { warm: number; taken: number; free: number };
+  counts(): { warm: number; taken: number; free: number; aside: number };
   /** Throws `exhausted` when every slot is in use, `unavailable` when the pool closes. */
   take(): Promise<Slot>;
   /** The slot of a sandbox that still runs from before this process; it must be one of those kept. */
@@ -179,9 +181,13 @@ export class SlotPool implements Slots, AsyncDisposable {
       hostAddress: addresses.hostAddress,
       tap: TAP,
       uids: addresses.uids,
-      openEgress: async (egress) => {
+      setEgress: async (egress) => {
         if (released !== undefined) throw new ThawError('internal', 'the network slot was released');
-        await this.#steps.run('network:open-egress', () => this.#firewall.openEgress(addresses, egress));
+        await this.#steps.run('network:set-egress', () => this.#firewall.openEgress(addresses, egress));
+      },
+      openEgress: async () => {
+        if (released !== undefined) throw new ThawError('internal', 'the network slot was released');
+        await this.#steps.run('network:open-egress', () => openSlot(addresses));
       },
       release: () => {
         released ??= this.#release(addresses);

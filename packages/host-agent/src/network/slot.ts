@@ -45,7 +45,7 @@ export async function buildSlot(slot: SlotAddresses, plug: Plug): Promise<void> 
   await Promise.all([
     // A kernel without IPv6 has no such setting.
     setting('ipv6', slot.link, 'disable_ipv6', '1').catch(() => {}),
-    setting('ipv4', slot.link, 'forwarding', '1'),
+    setting('ipv4', slot.link, 'forwarding', '0'),
     setting('ipv4', slot.link, 'rp_filter', '1'),
     run(['nsenter', `--net=${namespace}`, 'sysctl', '-e', '-q', '-w', ...SETTINGS]),
     applyRules(slotRules(slot), namespace),
@@ -69,6 +69,11 @@ export async function buildSlot(slot: SlotAddresses, plug: Plug): Promise<void> 
     `route add ${slot.hostAddress}/32 via ${slot.innerAddress} dev ${slot.link} src ${slot.linkAddress}`,
   ]);
   undo.move();
+}
+
+/** The host forwards what comes out of the slot from now on. One write: the firewall's rules are there before. */
+export async function openSlot(slot: Pick<SlotAddresses, 'link'>): Promise<void> {
+  await setting('ipv4', slot.link, 'forwarding', '1');
 }
 
 /** Removes what is there of the slot. Throws when something of it is still there afterwards. */

@@ -93,27 +93,26 @@ export class Machine {
       build.manifest.machine === null
         ? host.boot
         : await findBootFiles(host.config.data, build.manifest.machine);
-    const slot = await steps.run(`${verb}:take-slot`, () => host.slots.take());
-    undo.defer(() => slot.release());
+    const [taken, started] = await Promise.allSettled([
+      takeSlot(host, steps, verb, record),
+      startKeeper(host, steps, verb, record, paths),
+    ]);
+    // Undone the other way round: the slot goes when nothing is in it any more.
+    if (taken.status === 'fulfilled') undo.defer(() => taken.value.release());
     undo.defer(() => rm(paths.disk, { recursive: true, force: true }));
     undo.defer(() => rm(paths.run, { recursive: true, force: true }));
-    await steps.run(`${verb}:make-cgroup`, () => host.cgroups.make(record.id, limitsOf(record)));
     undo.defer(() => host.cgroups.remove(record.id));
-    const keeper = await steps.run(`${verb}:start-keeper`, () =>
-      host.keepers.start(paths.run, (pid) =>
-        steps.run(`${verb}:enter-cgroup`, () => host.cgroups.enter(record.id, pid)),
-      ),
-    );
-    undo.defer(() => endKeeper(keeper));
-    await rm(paths.disk, { recursive: true, force: true });
-    await mkdir(paths.disk, { recursive: true, mode: 0o700 });
+    if (started.status === 'fulfilled') undo.defer(() => endKeeper(started.value));
+    if (taken.status === 'rejected') throw taken.reason;
+    if (started.status === 'rejected') throw started.reason;
+    const [slot, keeper] = [taken.value, started.value];
     const vm = await steps.run(`${verb}:start-vm`, () =>
       startVm(host, verb, { record, paths, slot, keeper, boot, build }),
     );
     const guest = host.guests.open(slot.hostAddress, record.accessToken);
     undo.defer(() => guest.close());
     await steps.run(`${verb}:init`, () => initGuest(host.guests, slot.hostAddress, record));
-    await steps.run(`${verb}:open-egress`, () => slot.openEgress(record.egress));
+    await steps.run(`${verb}:open-egress`, () => slot.openEgress());
     const machine = new Machine({
       host,
       record,
@@ -286,6 +285,35 @@ interface VmParts {
   keeper: Keeper;
   boot: BootFiles;
   build: Build;
+}
+
+async function takeSlot(host: Host, steps: Steps, verb: string, record: SandboxRecord): Promise<Slot> {
+  const slot = await steps.run(`${verb}:take-slot`, () => host.slots.take());
+  try {
+    await steps.run(`${verb}:set-egress`, () => slot.setEgress(record.egress));
+  } catch (error) {
+    await slot.release();
+    throw error;
+  }
+  return slot;
+}
+
+/** In its control group, with an empty folder for the disk. What is left of a failure is the caller's to remove. */
+async function startKeeper(
+  host: Host,
+  steps: Steps,
+  verb: string,
+  record: SandboxRecord,
+  paths: SandboxPaths,
+): Promise<Keeper> {
+  await rm(paths.disk, { recursive: true, force: true });
+  await mkdir(paths.disk, { recursive: true, mode: 0o700 });
+  await steps.run(`${verb}:make-cgroup`, () => host.cgroups.make(record.id, limitsOf(record)));
+  return await steps.run(`${verb}:start-keeper`, () =>
+    host.keepers.start(paths.run, (pid) =>
+      steps.run(`${verb}:enter-cgroup`, () => host.cgroups.enter(record.id, pid)),
+    ),
+  );
 }
 
 /** The pages to begin with; a template's are always the same, as its record never changes. */

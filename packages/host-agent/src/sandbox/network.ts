@@ -15,7 +15,7 @@ export function setNetwork(host: Host, id: string, egress: Egress): Promise<Sand
       const steps = newSteps(host);
       // The rules come first: a sandbox is never told to be shut in while it is not.
       if (state.status === 'running')
-        await steps.run('network:set-egress', () => state.machine.slot.openEgress(egress));
+        await steps.run('network:set-egress', () => state.machine.slot.setEgress(egress));
       sandbox.record = { ...sandbox.record, egress };
       await writeRecord(host.config, sandbox.record, steps, 'network:write-record');
       return sandbox;
