@@ -4,6 +4,7 @@ import type { BuildStore } from './build/store.ts';
 import type { Config } from './config.ts';
 import type { Guests } from './guest/control.ts';
 import type { Keepers } from './keeper/keeper.ts';
+import { observeStep } from './metrics/metrics.ts';
 import type { Slots } from './network/pool.ts';
 import type { Cgroups } from './os/cgroup/cgroups.ts';
 import { type Fault, Steps } from './os/step.ts';
@@ -30,5 +31,5 @@ export interface Host {
 }
 
 export function newSteps(host: Host): Steps {
-  return new Steps(host.fault);
+  return new Steps(host.fault, observeStep);
 }

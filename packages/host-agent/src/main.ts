@@ -5,18 +5,20 @@ import { access, chmod, chown, mkdir, readFile, rm } from 'node:fs/promises';
 import http from 'node:http';
 import path from 'node:path';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
-import pino from 'pino';
 import { type Config, readConfig } from './config.ts';
 import { networkGuests } from './guest/control.ts';
 import type { Host } from './host.ts';
 import { keepersOf } from './keeper/keeper.ts';
+import { observeStep } from './metrics/metrics.ts';
 import { instanceId } from './network/addresses.ts';
 import { SlotPool } from './network/pool.ts';
 import { groupId, userId } from './os/accounts.ts';
 import { Cgroups } from './os/cgroup/cgroups.ts';
 import { faultsFrom } from './os/fault.ts';
+import { openLog } from './os/log.ts';
 import { run } from './os/run.ts';
 import { Steps } from './os/step.ts';
+import { requestFields } from './rpc/request.ts';
 import { routes } from './rpc/routes.ts';
 import { startHost } from './start.ts';
 import { keepBootFiles } from './vmm/boot-files.ts';
@@ -27,7 +29,7 @@ const MESSAGE_BYTES_MAX = 128 * 2 ** 20;
 
 async function main(): Promise<void> {
   const config = readConfig(process.env);
-  const log = pino({ level: config.logLevel }, pino.destination(2));
+  const log = openLog(config.logLevel, requestFields);
   await using undo = new AsyncDisposableStack();
   await prepareFolders(config);
   const binaries = await installedBinaries(config.versionDir);
@@ -67,7 +69,7 @@ async function main(): Promise<void> {
           clientUids: [await userId('thaw')],
           keep,
           log,
-          steps: new Steps(fault),
+          steps: new Steps(fault, observeStep),
         }),
     }),
   );

@@ -1,6 +1,12 @@
 /** One host agent as the control plane sees it: its RPCs with a deadline each, and errors of our own catalogue. */
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { type CallOptions, type Client, createClient, type Transport } from '@connectrpc/connect';
+import {
+  type CallOptions,
+  type Client,
+  createClient,
+  type Interceptor,
+  type Transport,
+} from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { ThawError } from '@thaw/api';
 import {
@@ -20,6 +26,7 @@ import {
   type WriteFileStreamRequestSchema,
 } from '@thaw/api/rpc';
 import type { Logger } from 'pino';
+import { currentRequest, REQUEST_ID } from '../http/request.ts';
 
 /** Longest time a host may take, in ms. An emulated guest boots slowly; a seal writes the memory it has to. */
 const DEADLINE_MS = {
@@ -49,6 +56,10 @@ export type WritePart = MessageInitShape<typeof WriteFileStreamRequestSchema>;
 
 export interface HostAgent {
   facts(): Promise<GetHostResponse>;
+  /** Its figures, in Prometheus' text format. */
+  metrics(): Promise<string>;
+  /** What a sandbox's console said last. */
+  logs(id: string): Promise<string>;
   create(request: CreateRequest): Promise<SandboxInfo>;
   pause(id: string): Promise<SandboxInfo>;
   resume(id: string): Promise<SandboxInfo>;
@@ -81,6 +92,7 @@ export function connectHost(socketPath: string, log: Logger): HostAgent {
       nodeOptions: { socketPath, agent: false },
       readMaxBytes: MESSAGE_BYTES_MAX,
       acceptCompression: [],
+      interceptors: [tellRequest],
     }),
     log,
   );
@@ -94,6 +106,13 @@ export function hostOver(transport: Transport, log: Logger): HostAgent {
 }
 
 type HostClient = Client<typeof HostAgentService>;
+
+/** The host's log names the request too. */
+const tellRequest: Interceptor = (next) => (call) => {
+  const request = currentRequest();
+  if (request !== undefined) call.header.set(REQUEST_ID, request.id);
+  return next(call);
+};
 
 /** Deadlines and errors, the same for every RPC. */
 class Calls {
@@ -152,6 +171,10 @@ function told<T>(value: T | undefined): T {
 function lifecycle(client: HostClient, calls: Calls) {
   return {
     facts: () => calls.unary('facts', DEADLINE_MS.facts, (o) => client.getHost({}, o)),
+    metrics: async () =>
+      (await calls.unary('metrics', DEADLINE_MS.list, (o) => client.getMetrics({}, o))).text,
+    logs: async (sandboxId) =>
+      (await calls.unary('logs', DEADLINE_MS.list, (o) => client.getLogs({ sandboxId }, o))).text,
     create: async (request) =>
       told(
         (await calls.unary('create', DEADLINE_MS.create, (o) => client.createSandbox(request, o))).sandbox,

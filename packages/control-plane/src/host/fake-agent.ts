@@ -141,6 +141,14 @@ export class FakeAgent implements AsyncDisposable {
           pids: { vmm: 1 },
         };
       },
+      getLogs: async ({ sandboxId }) => {
+        await this.#enter('getLogs');
+        return { text: `${this.#require(sandboxId).sandboxId} booted\n` };
+      },
+      getMetrics: async () => {
+        await this.#enter('getMetrics');
+        return { text: `# TYPE thaw_host_sandboxes gauge\nthaw_host_sandboxes ${this.sandboxes.size}\n` };
+      },
       getHost: async () => {
         await this.#enter('getHost');
         return { vcpusMax: 8, memoryMbMax: 16_384, isolation: 'emulated', vmm: 'qemu', slotsTotal: 16 };

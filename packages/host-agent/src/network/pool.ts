@@ -90,6 +90,8 @@ export class SlotPool implements Slots, AsyncDisposable {
   readonly #warm: SlotAddresses[] = [];
   readonly #taken = new Map<number, Slot>();
   readonly #kept: Set<number>;
+  /** Slots that could not be removed. */
+  #aside = 0;
   #filling: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
@@ -139,8 +141,13 @@ export class SlotPool implements Slots, AsyncDisposable {
     return this.#block.instance;
   }
 
-  counts(): { warm: number; taken: number; free: number } {
-    return { warm: this.#warm.length, taken: this.#taken.size + this.#kept.size, free: this.#free.length };
+  counts(): { warm: number; taken: number; free: number; aside: number } {
+    return {
+      warm: this.#warm.length,
+      taken: this.#taken.size + this.#kept.size,
+      free: this.#free.length,
+      aside: this.#aside,
+    };
   }
 
   /** Resolves when the pool is as full as it gets for now. */
@@ -225,6 +232,7 @@ export class SlotPool implements Slots, AsyncDisposable {
       await removeSlot(slot);
       this.#free.push(slot.index);
     } catch (error) {
+      this.#aside += 1;
       this.#options.log.warn({ err: error, slot: slot.index }, 'a network slot could not be removed');
     }
   }

@@ -1,9 +1,11 @@
 /** HostAgentService: parses a call, runs the verb, serialises what it did. No decisions here. */
-import { ConnectError, type ConnectRouter, type HandlerContext, type ServiceImpl } from '@connectrpc/connect';
+import type { ConnectRouter, ServiceImpl } from '@connectrpc/connect';
 import { ThawError } from '@thaw/api';
-import { HostAgentService, toConnectError } from '@thaw/api/rpc';
+import { HostAgentService } from '@thaw/api/rpc';
 import type { Host } from '../host.ts';
+import { readMetrics } from '../metrics/read.ts';
 import { checkedEgress } from '../network/egress.ts';
+import { readLogs } from '../sandbox/console.ts';
 import { create } from '../sandbox/create.ts';
 import { destroy } from '../sandbox/destroy.ts';
 import { exec, execStream, resizeTerminal, sendInput, signalProcess } from '../sandbox/exec.ts';
@@ -15,14 +17,8 @@ import { stat } from '../sandbox/stat.ts';
 import { deleteTemplate } from '../template/delete.ts';
 import { listTemplates } from '../template/list.ts';
 import { fileCalls } from './files.ts';
+import { logged } from './logged.ts';
 import { hostInfo, sandboxInfo, templateInfo } from './serialise.ts';
-
-/** Calls that yield. */
-const STREAMS: ReadonlySet<string> = new Set(
-  HostAgentService.methods
-    .filter(({ methodKind }) => methodKind === 'server_streaming')
-    .map((m) => m.localName),
-);
 
 export function routes(host: Host): (router: ConnectRouter) => void {
   const service: ServiceImpl<typeof HostAgentService> = {
@@ -75,50 +71,8 @@ export function routes(host: Host): (router: ConnectRouter) => void {
     },
     listTemplates: async () => ({ templates: (await listTemplates(host)).map(templateInfo) }),
     getHost: async () => hostInfo(host),
+    getLogs: async ({ sandboxId }) => ({ text: await readLogs(host, sandboxId) }),
+    getMetrics: async () => ({ text: await readMetrics(host) }),
   };
   return (router) => router.service(HostAgentService, logged(host, service));
-}
-
-type Method = (request: never, context: HandlerContext) => unknown;
-
-/** Turns what verbs throw into typed Connect errors; what is not of the catalogue goes to the log whole. */
-function logged(
-  host: Host,
-  service: ServiceImpl<typeof HostAgentService>,
-): ServiceImpl<typeof HostAgentService> {
-  const translate = (name: string, error: unknown): ConnectError => {
-    const known = error instanceof ThawError || error instanceof ConnectError;
-    const cause = error instanceof Error && error.cause !== undefined ? error.cause : error;
-    if (!known) host.log.error({ rpc: name, err: error }, 'call failed unexpectedly');
-    else if (cause !== error || toConnectError(error).code === 13) {
-      host.log.warn({ rpc: name, err: error, cause }, 'call failed');
-    }
-    return toConnectError(error);
-  };
-  const wrapped = Object.entries(service).map(([name, method]) => {
-    const run = method as Method;
-    if (STREAMS.has(name)) {
-      return [
-        name,
-        async function* (request: never, context: HandlerContext) {
-          try {
-            yield* run(request, context) as AsyncIterable<unknown>;
-          } catch (error) {
-            throw translate(name, error);
-          }
-        },
-      ];
-    }
-    return [
-      name,
-      async (request: never, context: HandlerContext) => {
-        try {
-          return await run(request, context);
-        } catch (error) {
-          throw translate(name, error);
-        }
-      },
-    ];
-  });
-  return Object.fromEntries(wrapped) as ServiceImpl<typeof HostAgentService>;
 }

@@ -11,11 +11,13 @@ import type { Guests, Identity } from '../guest/control.ts';
 import type { Guest } from '../guest/guest.ts';
 import type { Host } from '../host.ts';
 import type { Keeper } from '../keeper/keeper.ts';
+import { retire } from '../metrics/paging.ts';
 import type { Slot } from '../network/pool.ts';
 import { limitsOf } from '../os/cgroup/limits.ts';
 import type { Steps } from '../os/step.ts';
 import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
 import type { Chain, Layer, Vm, Workset } from '../vmm/vmm.ts';
+import { keepConsole } from './console.ts';
 import { SandboxPaths } from './paths.ts';
 import type { SandboxRecord } from './record.ts';
 
@@ -109,6 +111,7 @@ export class Machine {
     const vm = await steps.run(`${verb}:start-vm`, () =>
       startVm(host, verb, { record, paths, slot, keeper, boot, build }),
     );
+    undo.defer(() => keepConsole(paths, vm));
     const guest = host.guests.open(slot.hostAddress, record.accessToken);
     undo.defer(() => guest.close());
     await steps.run(`${verb}:init`, () => initGuest(host.guests, slot.hostAddress, record));
@@ -233,6 +236,12 @@ export class Machine {
     return this.#ended !== undefined;
   }
 
+  /** What only the VM's processes know, before they end. */
+  async #keepTraces(): Promise<void> {
+    const { memory } = this.vm;
+    await Promise.all([keepConsole(this.#paths, this.vm), retire({ memory, build: this.memoryBase })]);
+  }
+
   /** Backwards, and to the end also when something in it fails. */
   async #end(): Promise<void> {
     clearTimeout(this.#recording);
@@ -243,6 +252,7 @@ export class Machine {
     rest.defer(() => rm(this.#paths.run, { recursive: true, force: true }));
     rest.defer(() => this.#host.cgroups.remove(this.#id));
     rest.defer(() => endKeeper(this.keeper));
+    rest.defer(() => this.#keepTraces());
     this.guest.close();
   }
 }

@@ -15,6 +15,11 @@ export class SandboxPaths {
     return path.join(this.data, 'sandbox.json');
   }
 
+  /** What its console said until its last run ended. */
+  get console(): string {
+    return path.join(this.data, 'console.log');
+  }
+
   get disk(): string {
     return path.join(this.data, 'disk');
   }

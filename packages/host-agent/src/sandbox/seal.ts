@@ -15,7 +15,9 @@ import { commitHead, type Head } from '../build/head.ts';
 import { sealBuild } from '../build/seal.ts';
 import type { Guests } from '../guest/control.ts';
 import type { Host } from '../host.ts';
+import { observeSeal } from '../metrics/metrics.ts';
 import type { Steps } from '../os/step.ts';
+import type { Disk } from '../vmm/vmm.ts';
 import type { Machine } from './machine.ts';
 import { pausedFacts, type SandboxRecord } from './record.ts';
 
@@ -88,7 +90,7 @@ async function freeze(
   await steps.run(`${verb}:flush`, () => vm.disk.flush());
   const started = performance.now();
   await steps.run(`${verb}:stop`, () => frozen.stop());
-  const results = await Promise.allSettled([
+  const [saved, dumped, rotated] = await Promise.allSettled([
     steps.run(`${verb}:save`, () => vm.save(open.files.vmstate)),
     steps.run(`${verb}:dump`, () =>
       vm.memory.dump({ memfile: open.files.memfile, runs: open.files.memfileRuns }),
@@ -96,7 +98,9 @@ async function freeze(
     steps.run(`${verb}:rotate`, () => frozen.rotate(open.files.rootfsRuns)),
   ]);
   steps.note('frozen', performance.now() - started);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
+  for (const result of [saved, dumped, rotated]) if (result.status === 'rejected') throw result.reason;
+  if (dumped.status === 'fulfilled' && rotated.status === 'fulfilled')
+    observeSeal(dumped.value, rotated.value);
 }
 
 /** What has been done to a VM on the way to a seal, and the way back. */
@@ -118,8 +122,8 @@ class Frozen {
     await this.#machine.vm.stop();
   }
 
-  async rotate(runs: string): Promise<void> {
-    await this.#machine.vm.disk.rotate(this.#machine.nextLayer, runs);
+  rotate(runs: string): ReturnType<Disk['rotate']> {
+    return this.#machine.vm.disk.rotate(this.#machine.nextLayer, runs);
   }
 
   /** The VM runs on with the right time. */

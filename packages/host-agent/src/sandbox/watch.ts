@@ -19,8 +19,7 @@ export function watch(host: Host, sandbox: Sandbox, machine: Machine): void {
 }
 
 async function fail(host: Host, sandbox: Sandbox, machine: Machine, what: string): Promise<void> {
-  const console = await machine.vm.console().catch(() => '');
-  host.log.error({ sandbox: sandbox.id, what, console: console.slice(-2000) }, 'sandbox lost');
+  host.log.error({ sandbox: sandbox.id, what }, 'sandbox lost');
   const wasRunning = sandbox.state.status === 'running';
   if (wasRunning) sandbox.state = { status: 'error', reason: what };
   sandbox.endCalls();
