@@ -4,13 +4,14 @@
  *   main.ts             serves until SIGTERM or SIGINT
  *   main.ts init-key    makes the first API key and prints {"created":true,"key":…}, or {"created":false} if there is one
  *   main.ts openapi     prints the API's description
- *   main.ts add-key     makes the key on standard input valid; doing it again changes nothing
+ *   main.ts add-key     makes the key on standard input valid; doing it again changes nothing; exit code 3: it was revoked
  *   main.ts dump        prints the whole database as lines of JSON
  *   main.ts load        takes such a dump, after a line that says which sandboxes were saved with it, into an empty one
  */
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
+import { ThawError } from '@thaw/api';
 import { pino } from 'pino';
 import { addKey, makeFirstKey } from './auth/key.ts';
 import { type Config, readConfig } from './config.ts';
@@ -21,6 +22,7 @@ import { migrate } from './db/migrations.ts';
 import { describeApi } from './http/describe.ts';
 import { startControlPlane } from './start.ts';
 
+const REVOKED_EXIT_CODE = 3;
 const USAGE = 'usage: main.ts [serve | openapi | init-key | add-key | dump | load]';
 
 async function serve(config: Config): Promise<void> {
@@ -88,5 +90,5 @@ try {
   await main(process.argv[2]);
 } catch (error) {
   console.error(`control plane: ${error instanceof Error ? error.message : error}`);
-  process.exitCode = 1;
+  process.exitCode = error instanceof ThawError && error.kind === 'forbidden' ? REVOKED_EXIT_CODE : 1;
 }

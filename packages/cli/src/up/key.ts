@@ -1,5 +1,5 @@
 /** The first API key: made once, kept beside the data for the CLI. */
-import { link, readFile, rm, writeFile } from 'node:fs/promises';
+import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { API_KEY, newApiKey, ThawError } from '@thaw/api';
 
 /** The key in `file`, which is made if missing; it is never seen half-written, nor by other users. */
@@ -13,5 +13,14 @@ export async function keepKey(file: string): Promise<string> {
   const key = (await readFile(file, 'utf8')).trim();
   if (!API_KEY.test(key))
     throw new ThawError('invalid_request', `${file} holds no API key: remove it to get a new one`);
+  return key;
+}
+
+/** A new key in the place of one that is valid no more. */
+export async function renewKey(file: string): Promise<string> {
+  const key = newApiKey();
+  const fresh = `${file}.${process.pid}`;
+  await writeFile(fresh, `${key}\n`, { mode: 0o600 });
+  await rename(fresh, file);
   return key;
 }

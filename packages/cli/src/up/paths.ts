@@ -19,6 +19,15 @@ export class UpPaths {
     return path.join(this.data, 'postgres');
   }
 
+  get identity(): string {
+    return path.join(this.data, 'identity');
+  }
+
+  /** There while a restore is under way, or was cut short. */
+  get restoring(): string {
+    return path.join(this.data, '.restore');
+  }
+
   get clusterSocket(): string {
     return path.join(this.run, 'postgres');
   }
@@ -41,8 +50,9 @@ export class UpPaths {
     return path.join(this.version, 'cache');
   }
 
-  program(name: 'host-agent' | 'control-plane'): string {
-    return path.join(this.version, 'packages', name, 'src/main.ts');
+  program(name: 'host-agent' | 'host-agent/backup' | 'control-plane'): string {
+    const [folder = name, part = ''] = name.split('/');
+    return path.join(this.version, 'packages', folder, 'src', part, 'main.ts');
   }
 }
 

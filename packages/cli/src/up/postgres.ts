@@ -2,8 +2,20 @@
  * The embedded PostgreSQL: Debian's programs, a cluster in the data folder owned by a user of its own, reachable by
  * a Unix socket only. The control plane's user is known by its identity on the socket; there is no password.
  */
-import { chmod, chown, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  chown,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  realpath,
+  rename,
+  rm,
+  writeFile,
+} from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ThawError } from '@thaw/api';
 import { Daemon, type DaemonOptions } from './daemon.ts';
 import { POSTGRES_VERSIONS, type UpPaths } from './paths.ts';
@@ -11,6 +23,7 @@ import { run } from './run.ts';
 import type { User } from './user.ts';
 
 const DATABASE = 'thaw';
+const END_WITHIN_MS = 30_000;
 
 /** Only the owner and the control plane may connect, each as itself (pg_hba.conf). */
 const ACCESS = `local ${DATABASE} ${DATABASE} peer
@@ -25,18 +38,19 @@ export interface PostgresOptions extends Pick<DaemonOptions, 'onLine' | 'onResta
   client: User;
 }
 
-/** How the control plane connects. */
-export function databaseUrl(paths: UpPaths, client: User): string {
-  const query = new URLSearchParams({ host: paths.clusterSocket, user: client.name });
+/** How the control plane connects to the cluster whose socket is in `socketDir`. */
+export function databaseUrl(socketDir: string, client: User): string {
+  const query = new URLSearchParams({ host: socketDir, user: client.name });
   return `postgres:///${DATABASE}?${query}`;
 }
 
 /**
  * Makes the cluster if there is none and starts it. Throws `unavailable` when PostgreSQL is missing or refuses to
- * start, as it does while another one runs on the same files.
+ * start, `conflict` while another one runs on the same files.
  */
 export async function startPostgres(options: PostgresOptions): Promise<Daemon> {
   const { paths, owner, client, ...rest } = options;
+  await untilFree(paths.cluster, options.signal);
   const bin = await binaries(paths.cluster);
   if (!(await exists(path.join(paths.cluster, 'PG_VERSION')))) await createCluster(bin, options);
   await mkdir(paths.clusterSocket, { recursive: true });
@@ -80,14 +94,70 @@ async function binaries(cluster: string): Promise<string> {
   const found = installed.length === 0 ? 'none is' : `${installed.join(', ')} is`;
   throw new ThawError(
     'unavailable',
-    `the database was made by PostgreSQL ${made}, but ${found} installed: install the package postgresql-${made}, or move the cluster with pg_upgrade`,
+    `the database in ${cluster} was made by PostgreSQL ${made}, but ${found} installed: install the package postgresql-${made}; to change the version, \`thaw backup\` with the old one and \`thaw restore\` into an empty data folder with the new one`,
   );
+}
+
+export interface RunningServer {
+  pid: number;
+  socketDir: string;
+}
+
+/** The server that accepts connections on the cluster now. */
+export async function runningServer(cluster: string): Promise<RunningServer | undefined> {
+  const lines = (await readFile(path.join(cluster, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n');
+  const pid = Number(lines[0]);
+  const socketDir = lines[4] ?? '';
+  const ready = lines[7]?.trim() === 'ready' && socketDir !== '';
+  if (!ready || !(await processesIn(cluster)).includes(pid)) return undefined;
+  return { pid, socketDir };
+}
+
+/**
+ * A `thaw up` that was killed leaves a server that is just ending, or parts of one whose memory a new one must not share:
+ * they are waited for. One that somebody keeps running is not.
+ */
+async function untilFree(cluster: string, signal: AbortSignal | undefined): Promise<void> {
+  const deadline = performance.now() + END_WITHIN_MS;
+  for (;;) {
+    signal?.throwIfAborted();
+    const pids = await processesIn(cluster);
+    if (pids.length === 0) return;
+    const kept = await Promise.all(pids.map(isKept));
+    if (kept.includes(true) || performance.now() > deadline)
+      throw new ThawError(
+        'conflict',
+        `another PostgreSQL (process ${Math.min(...pids)}) runs on ${cluster}: stop the \`thaw up\` that it belongs to first`,
+      );
+    await sleep(100);
+  }
+}
+
+/** The server and its parts work in the cluster's folder. */
+async function processesIn(cluster: string): Promise<number[]> {
+  const found: number[] = [];
+  const place = await realpath(cluster).catch(() => undefined);
+  if (place === undefined) return found;
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const folder = await readlink(`/proc/${name}/cwd`).catch(() => undefined);
+    if (folder === place) found.push(Number(name));
+  }
+  return found;
+}
+
+/** Whether a `thaw` that lives has started it. */
+async function isKept(pid: number): Promise<boolean> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
+  const parent = /^PPid:\s*(\d+)$/m.exec(status)?.[1];
+  const command = await readFile(`/proc/${parent}/cmdline`, 'utf8').catch(() => '');
+  return command.includes('packages/cli/src/main.ts');
 }
 
 /** Prepared beside its place and renamed when complete: a start that was cut short leaves no half cluster. */
 async function createCluster(bin: string, { paths, owner, client }: PostgresOptions): Promise<void> {
-  const fresh = `${paths.cluster}.new`;
-  await rm(fresh, { recursive: true, force: true });
+  const fresh = `${paths.cluster}.new-${process.pid}`;
+  await removeUnfinished(paths);
   await mkdir(fresh, { mode: 0o700 });
   await chown(fresh, owner.uid, owner.gid);
   const locale = ['--encoding=UTF8', '--locale=C.UTF-8'];
@@ -113,6 +183,15 @@ async function createCluster(bin: string, { paths, owner, client }: PostgresOpti
   );
   await writeFile(path.join(fresh, 'pg_hba.conf'), ACCESS);
   await rename(fresh, paths.cluster);
+}
+
+/** What starts that were cut short have left; one that is under way is not touched. */
+async function removeUnfinished({ data, cluster }: UpPaths): Promise<void> {
+  for (const name of await readdir(data)) {
+    const pid = name.match(`^${path.basename(cluster)}\\.new-(\\d+)$`)?.[1];
+    if (pid === undefined || (pid !== String(process.pid) && (await exists(`/proc/${pid}/stat`)))) continue;
+    await rm(path.join(data, name), { recursive: true, force: true });
+  }
 }
 
 /**

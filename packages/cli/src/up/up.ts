@@ -2,13 +2,15 @@
  * `thaw up`: Thaw on this machine, in the foreground. PostgreSQL, host agent and control plane are processes of their
  * own, started again when they die; Ctrl-C stops them in reverse order and leaves the sandboxes running.
  */
+import { existsSync } from 'node:fs';
 import { chmod, mkdir, stat } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
 import type { Config } from '../config.ts';
 import type { Progress } from '../progress.ts';
 import { agentAnswers, countRunning } from './agent.ts';
 import { Daemon, type DaemonOptions } from './daemon.ts';
-import { keepKey } from './key.ts';
+import { keepIdentity } from './identity.ts';
+import { keepKey, renewKey } from './key.ts';
 import { answers, hostAndPort, lendTls, requireSafeListen, type TlsFiles } from './listen.ts';
 import { logLine, parse } from './log.ts';
 import { keyFile, UpPaths } from './paths.ts';
@@ -32,6 +34,9 @@ export interface UpOptions {
   signal: AbortSignal;
 }
 
+/** Of `add-key`: the key was revoked. */
+const REVOKED_EXIT_CODE = 3;
+
 /** Runs until `signal`; resolves when everything is stopped. */
 export async function up(options: UpOptions): Promise<void> {
   const { config, progress, signal } = options;
@@ -47,7 +52,13 @@ export async function up(options: UpOptions): Promise<void> {
   await openFolder(paths.run, 0o755);
   if (await agentAnswers(paths.agentSocket))
     throw new ThawError('conflict', `Thaw already runs on ${paths.run}`);
-  const key = await keepKey(keyFile(paths.data));
+  if (existsSync(paths.restoring))
+    throw new ThawError(
+      'invalid_state',
+      `a restore into ${paths.data} was cut short: empty the folder and restore again`,
+    );
+  const identity = await keepIdentity(paths.identity);
+  let key = await keepKey(keyFile(paths.data));
 
   await using daemons = new AsyncDisposableStack();
   const common = (name: string) => ({
@@ -59,9 +70,9 @@ export async function up(options: UpOptions): Promise<void> {
   if (database !== undefined) {
     const start = () => startPostgres({ paths, owner: database, client, ...common('postgres') });
     daemons.use(await progress.step('PostgreSQL', start));
-    url = databaseUrl(paths, client);
+    url = databaseUrl(paths.clusterSocket, client);
   }
-  const environment = { ...ownVariables(options.env), THAW_DATABASE_URL: url! };
+  const environment = { ...ownVariables(options.env), THAW_DATABASE_URL: url!, THAW_IDENTITY: identity };
   if (options.tls !== undefined) {
     const lent = await lendTls(options.tls, paths.tls, client, progress.say);
     daemons.use(lent);
@@ -69,7 +80,12 @@ export async function up(options: UpOptions): Promise<void> {
   }
   const agent = () => startAgent(paths, ownVariables(options.env), common('host-agent'));
   daemons.use(await progress.step('host agent', agent));
-  await progress.step('API key', () => admitKey(paths, client, environment, key));
+  const admitted = await progress.step('API key', () => admitKey(paths, client, environment, key));
+  if (!admitted) {
+    key = await renewKey(keyFile(paths.data));
+    await admitKey(paths, client, environment, key);
+    progress.say(`the API key in ${keyFile(paths.data)} was revoked: a new one is in its place`);
+  }
   const plane = await progress.step('control plane', () =>
     startPlane(paths, client, environment, common('control-plane')),
   );
@@ -131,11 +147,18 @@ async function startPlane(paths: UpPaths, user: User, env: Record<string, string
   return { daemon, url: url! };
 }
 
-/** Makes the key valid in the database; it may be already. */
-async function admitKey(paths: UpPaths, user: User, env: Record<string, string>, key: string): Promise<void> {
+/** Makes the key valid in the database; it may be already. False if it was revoked. */
+async function admitKey(
+  paths: UpPaths,
+  user: User,
+  env: Record<string, string>,
+  key: string,
+): Promise<boolean> {
   const argv = [paths.node, paths.program('control-plane'), 'add-key'] as const;
   const { code, output } = await run(user, argv, { env, input: key });
-  if (code !== 0) throw new ThawError('unavailable', `the database refused the API key: ${output.trim()}`);
+  if (code === REVOKED_EXIT_CODE) return false;
+  if (code !== 0) throw new ThawError('unavailable', `the database can not be used: ${output.trim()}`);
+  return true;
 }
 
 /** Other users must be able to pass through it; what is inside guards itself. */
