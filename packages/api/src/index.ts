@@ -1,5 +1,6 @@
 export * from './bytes.ts';
 export * from './errors.ts';
+export * from './event.ts';
 export * from './exec.ts';
 export * from './file.ts';
 export * from './ids.ts';

@@ -20,13 +20,14 @@ import { dumpDatabase } from './db/dump.ts';
 import { loadDatabase, Saved } from './db/load.ts';
 import { migrate } from './db/migrations.ts';
 import { describeApi } from './http/describe.ts';
+import { openLog } from './log.ts';
 import { startControlPlane } from './start.ts';
 
 const REVOKED_EXIT_CODE = 3;
 const USAGE = 'usage: main.ts [serve | openapi | init-key | add-key | dump | load]';
 
 async function serve(config: Config): Promise<void> {
-  const log = pino({ name: 'control-plane', level: config.logLevel });
+  const log = openLog(config.logLevel);
   const running = await startControlPlane(config, log);
   log.info({ url: running.url }, 'listening');
   const signal = await new Promise<string>((resolve) => {

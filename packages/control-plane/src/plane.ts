@@ -1,6 +1,7 @@
 /** What every verb of the control plane works with. */
 import type { Logger } from 'pino';
 import type { Database } from './db/connect.ts';
+import type { History } from './event/history.ts';
 import type { HostAgent } from './host/agent.ts';
 import type { Activity } from './sandbox/activity.ts';
 import type { InFlight } from './sandbox/in-flight.ts';
@@ -17,4 +18,5 @@ export interface Plane {
   /** Verbs on template names, by `{team}/{name}`. */
   templateVerbs: InFlight;
   activity: Activity;
+  history: History;
 }

@@ -7,6 +7,8 @@ import type { Config } from './config.ts';
 import { connectDatabase, type Database, throughOutage } from './db/connect.ts';
 import { migrate } from './db/migrations.ts';
 import { newPlaneId, Presence } from './db/presence.ts';
+import { History } from './event/history.ts';
+import { observed } from './event/observe.ts';
 import { originCheck } from './exec/origin.ts';
 import { connectHost, type HostAgent } from './host/agent.ts';
 import { claimHost } from './host/claim.ts';
@@ -54,12 +56,14 @@ export async function startControlPlane(
   if (database === undefined)
     undo.use(await throughOutage(() => Presence.announce(config.databaseUrl, id, log)));
 
-  const host = options.host ?? connectHost(config.agentSocket, log);
+  const history = new History(db, log);
+  undo.defer(() => history.close());
+  const host = observed(options.host ?? connectHost(config.agentSocket, log), history);
   const activity = new Activity(db, log);
   undo.defer(() => activity.close());
   const verbs = new InFlight();
   const templateVerbs = new InFlight();
-  const plane: Plane = { id, db, host, hostId: HOST_ID, log, verbs, templateVerbs, activity };
+  const plane: Plane = { id, db, host, hostId: HOST_ID, log, verbs, templateVerbs, activity, history };
   undo.defer(async () => {
     const left = [
       ...(await templateVerbs.drain(VERBS_END_WITHIN_MS)),

@@ -133,10 +133,30 @@ const keys: Migration = {
   },
 };
 
+const events: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`
+      create table events (
+        id text primary key,
+        sandbox_id text not null references sandboxes(id) on delete cascade,
+        verb text not null,
+        actor text not null,
+        outcome text not null,
+        message text,
+        ms double precision not null,
+        timings_ms jsonb not null default '{}',
+        request_id text,
+        created_at timestamptz(3) not null default now()
+      )`.execute(db);
+    await sql`create index events_list on events (sandbox_id, created_at desc, id desc)`.execute(db);
+  },
+};
+
 const MIGRATIONS: Record<string, Migration> = {
   '0001_first': first,
   '0002_lifecycle': lifecycle,
   '0003_keys': keys,
+  '0004_events': events,
 };
 
 const provider: MigrationProvider = { getMigrations: async () => MIGRATIONS };

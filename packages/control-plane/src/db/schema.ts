@@ -111,7 +111,23 @@ export interface HostTable {
   claimed_at: CreatedAt;
 }
 
+/** What happened to a sandbox; gone with its row. */
+export interface EventTable {
+  /** Sorts by time. */
+  id: string;
+  sandbox_id: string;
+  verb: string;
+  actor: string;
+  outcome: string;
+  message: string | null;
+  ms: number;
+  timings_ms: Json<Record<string, number>>;
+  request_id: string | null;
+  created_at: CreatedAt;
+}
+
 export interface Schema {
+  events: EventTable;
   hosts: HostTable;
   sandboxes: SandboxTable;
   templates: TemplateTable;

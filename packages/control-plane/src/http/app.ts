@@ -1,5 +1,4 @@
 /** The HTTP server: one place for authentication, bodies, errors, and the log line of each request. */
-import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import multipart from '@fastify/multipart';
@@ -16,10 +15,12 @@ import fastify, {
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
 import type { Caller, VerifyKey } from '../auth/key.ts';
+import { countRequest } from '../metrics/metrics.ts';
 import { errorBody, toThawError } from './errors.ts';
 import { parseJson } from './json.ts';
 import { methodsOf, type RoutePattern } from './methods.ts';
 import { describeRoutes } from './openapi.ts';
+import { currentRequest, duringRequest, REQUEST_ID, requestId } from './request.ts';
 import type { TlsMaterial } from './tls.ts';
 
 export type App = FastifyInstance<
@@ -47,6 +48,8 @@ declare module 'fastify' {
 
 export const JSON_BYTES_MAX = 1024 * 1024;
 const HEADERS_TIMEOUT_MS = 30_000;
+/** The actor of a request without a key. */
+const NOBODY = 'nobody';
 const MESSAGE_BYTES_MAX = 1024 * 1024;
 
 /** Serves HTTPS where `tls` is given. */
@@ -55,13 +58,16 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMater
     ...(tls && { https: { ...tls, minVersion: 'TLSv1.2' } }),
     loggerInstance: log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
-    genReqId: () => randomUUID(),
+    genReqId: requestId,
+    // Each line names the request by itself, also those that are not the request's own logger's.
+    childLoggerFactory: (logger: FastifyBaseLogger) => logger,
     bodyLimit: JSON_BYTES_MAX,
     forceCloseConnections: 'idle',
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },
     frameworkErrors: (error, request, reply) => {
       const known = toThawError(error);
-      request.log.info({ err: error }, 'a request could not be routed');
+      request.log.info({ err: error, request_id: request.id }, 'a request could not be routed');
+      reply.header(REQUEST_ID, request.id);
       void (reply as FastifyReply).code(known.status).send(errorBody(known));
     },
     clientErrorHandler: refuseMalformed,
@@ -76,7 +82,7 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMater
   await app.register(websocket, {
     options: { maxPayload: MESSAGE_BYTES_MAX },
     errorHandler: (error, socket, request) => {
-      request.log.info({ err: error }, 'a WebSocket broke');
+      request.log.info({ err: error, request_id: request.id }, 'a WebSocket broke');
       socket.terminate();
     },
     preClose(done) {
@@ -87,7 +93,8 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMater
 
   app.decorateRequest('teamId', '');
   app.decorateRequest('caller', undefined);
-  app.addHook('onRequest', async (request) => {
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header(REQUEST_ID, request.id);
     const { open, keyInFirstMessage } = request.routeOptions.config;
     if (open) return;
     const key = keyOf(request.headers);
@@ -95,9 +102,15 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMater
     request.caller = await requireCaller(verifyKey, key);
     request.teamId = request.caller.teamId;
   });
+  app.addHook('preHandler', (request, _reply, done) => {
+    duringRequest({ id: request.id, actor: request.caller?.prefix ?? NOBODY }, done);
+  });
   app.addHook('onResponse', async (request, reply) => {
-    const { method, url } = request;
-    request.log.info({ method, url, status: reply.statusCode, ms: Math.round(reply.elapsedTime) }, 'request');
+    const { id, method, url } = request;
+    const { statusCode: status, elapsedTime } = reply;
+    countRequest(method, request.routeOptions.url, status, elapsedTime);
+    const ms = Math.round(elapsedTime);
+    request.log.info({ request_id: id, method, url, status, ms }, 'request');
   });
   answerErrors(app);
   await describeRoutes(app);
@@ -117,6 +130,9 @@ export async function requireCaller(verifyKey: VerifyKey, key: string | undefine
       key === undefined ? 'no API key: send X-API-Key or Authorization: Bearer' : 'the API key is not valid';
     throw new ThawError('unauthenticated', wrong);
   }
+  // The key of a WebSocket may come late.
+  const request = currentRequest();
+  if (request) request.actor = caller.prefix;
   return caller;
 }
 
@@ -134,7 +150,8 @@ function answerErrors(app: App): void {
   app.setErrorHandler((error, request, reply) => {
     const known = toThawError(error);
     const level = known.status >= 500 ? 'error' : 'info';
-    request.log[level]({ err: error, method: request.method, url: request.url }, 'a request failed');
+    const { id, method, url } = request;
+    request.log[level]({ request_id: id, err: error, method, url }, 'a request failed');
     // A stream that broke after its headers were sent: only a cut connection tells the client.
     if (reply.raw.headersSent) return void reply.raw.destroy();
     return reply

@@ -10,7 +10,12 @@ export async function describeApi(): Promise<string> {
   await using undo = new AsyncDisposableStack();
   undo.defer(() => app.close());
   // Routes ask their plane for something only when they are called.
-  addRoutes(app, {} as Plane, { verifyKey: async () => undefined, checkOrigin: () => {}, pingEveryMs: 1 });
+  addRoutes(app, {} as Plane, {
+    verifyKey: async () => undefined,
+    forgetKey: () => {},
+    checkOrigin: () => {},
+    pingEveryMs: 1,
+  });
   await app.ready();
   for (const [path, methods] of Object.entries(app.swagger().paths ?? {})) {
     for (const [method, operation] of Object.entries(methods ?? {})) {
