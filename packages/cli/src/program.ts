@@ -8,6 +8,7 @@ import { destroy } from './sandbox/destroy.ts';
 import { exec } from './sandbox/exec.ts';
 import { get } from './sandbox/get.ts';
 import { list } from './sandbox/list.ts';
+import { logs } from './sandbox/logs.ts';
 import { pause } from './sandbox/pause.ts';
 import { resume } from './sandbox/resume.ts';
 import { stat } from './sandbox/stat.ts';
@@ -85,6 +86,11 @@ function addSandbox(sandbox: Command, { context, exit }: Commands): void {
   json(sandbox.command('stat').description('memory, page faults and processes of a running sandbox'))
     .argument('<id>')
     .action((id, options) => stat(context(options), id));
+  json(sandbox.command('logs').description('who did what to a sandbox, and what its console said last'))
+    .argument('<id>')
+    .option('--events', 'only who did what')
+    .option('--console', 'only the console: boot messages and the serial port')
+    .action((id, options) => logs(context(options), id, options));
   json(sandbox.command('exec').description('run a command in a sandbox; its exit code is the exit code'))
     .argument('<id>')
     .argument('<command...>', 'the command and its arguments')

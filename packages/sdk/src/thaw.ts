@@ -4,6 +4,7 @@ import type {
   ExecInput,
   ExecResult,
   Sandbox,
+  SandboxEvent,
   SandboxStats,
   SandboxStatus,
   StreamStartInput,
@@ -78,6 +79,16 @@ class Sandboxes {
   /** Memory and page faults of a running sandbox. */
   stats(id: string): Promise<SandboxStats> {
     return json(this.#to, 'GET', `${sandboxPath(id)}/stats`);
+  }
+
+  /** Who did what to it, newest first. */
+  events(id: string): AsyncGenerator<SandboxEvent> {
+    return pages(this.#to, `${sandboxPath(id)}/events`, {});
+  }
+
+  /** What its console said last: boot messages and the serial port. */
+  async logs(id: string): Promise<string> {
+    return (await send(this.#to, 'GET', `${sandboxPath(id)}/logs`)).text();
   }
 
   async delete(id: string): Promise<void> {

@@ -28,6 +28,8 @@ export async function reconcile(plane: Plane): Promise<number> {
       continue;
     }
     changed += 1;
+    const message = `it was ${row.status}, its host says ${info?.errorReason ?? info?.status ?? 'nothing of it'}`;
+    plane.history.record(row.id, { verb: 'settle', outcome: 'done', ms: 0, message });
     plane.log.info({ sandbox: row.id, was: row.status, host: info?.status ?? 'unknown' }, 'reconciled');
   }
   return changed;
