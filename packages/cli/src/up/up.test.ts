@@ -10,6 +10,7 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import { after, afterEach, before, test } from 'node:test';
+import { ThrowawayCluster } from '../../../control-plane/src/db/throwaway.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../../../..');
 
@@ -127,8 +128,9 @@ async function until(holds: () => Promise<boolean>): Promise<void> {
   }
 }
 
-async function ask({ url, key }: Ready, method: string, where: string): Promise<Response> {
-  return fetch(`${url}${where}`, { method, headers: { 'X-API-Key': key } });
+async function ask({ url, key }: Ready, method: string, where: string, body?: object): Promise<Response> {
+  const init = { method, headers: { 'X-API-Key': key } };
+  return fetch(`${url}${where}`, body === undefined ? init : { ...init, body: JSON.stringify(body) });
 }
 
 test('starts, serves with the kept key, stops, and finds its data again', async () => {
@@ -192,6 +194,74 @@ test('says what to do when the database was made by another version', async () =
   await mkdir(cluster, { recursive: true });
   await writeFile(path.join(cluster, 'PG_VERSION'), '9\n');
   assert.match(await refusal(launch('version')), /made by PostgreSQL 9, but .* postgresql-9/);
+});
+
+test('refuses a second start on its data folder, whatever its run folder', async () => {
+  const child = launch('kept');
+  const thaw = await ready(child);
+  const other = launch('other', [], { THAW_DATA: path.join(folder, 'kept/data') });
+  assert.match(
+    await refusal(other),
+    /another PostgreSQL \(process \d+\) runs on .*kept\/data\/postgres: stop/,
+  );
+  assert.equal((await ask(thaw, 'GET', '/v1/sandboxes')).status, 200);
+  await end(child);
+});
+
+test('goes on at once when everything was killed at once', async () => {
+  const child = launch('crashed');
+  const thaw = await ready(child);
+  const made = (await (await ask(thaw, 'POST', '/v1/keys', { name: 'kept' })).json()) as { key: string };
+  child.kill('SIGKILL');
+  for (const { pid } of await processes()) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // It has just ended.
+    }
+  }
+  const next = launch('crashed');
+  const again = await ready(next);
+  assert.equal((await ask({ ...again, key: made.key }, 'GET', '/v1/team')).status, 200);
+  await end(next);
+});
+
+test('uses the database that DATABASE_URL names, alone, and starts none', async () => {
+  await using cluster = await ThrowawayCluster.start();
+  const url = await cluster.database();
+  // The control plane's user passes through it.
+  await chmod(new URL(url.replace('@/', '@x/')).searchParams.get('host')!, 0o755);
+  const child = launch('external', [], { DATABASE_URL: url });
+  const thaw = await ready(child);
+  assert.ok(!(await processes()).some(({ line }) => line.includes('postgres -D')));
+  assert.ok(!existsSync(path.join(folder, 'external/data/postgres')));
+  assert.equal((await ask(thaw, 'POST', '/v1/keys', { name: 'kept' })).status, 201);
+  const stranger = launch('stranger', [], { DATABASE_URL: url });
+  assert.match(await refusal(stranger), /belongs to another data folder/);
+  await end(child);
+  const again = launch('external', [], { DATABASE_URL: url });
+  const keys = (await (await ask(await ready(again), 'GET', '/v1/keys')).json()) as { name: string }[];
+  assert.ok(keys.some(({ name }) => name === 'kept'));
+  await end(again);
+  const wrong = url.replace(/\/t\d+\?/, '/nosuch?');
+  assert.match(await refusal(launch('wrong', [], { DATABASE_URL: wrong })), /nosuch.* does not exist/);
+});
+
+test('makes a new key where the kept one was revoked', async () => {
+  const child = launch('revoked');
+  const thaw = await ready(child);
+  const made = await (await ask(thaw, 'POST', '/v1/keys', { name: 'other', admin: true })).json();
+  const { key } = made as { key: string };
+  const keys = (await (await ask(thaw, 'GET', '/v1/keys')).json()) as { id: string; name: string }[];
+  const own = keys.find(({ name }) => name === 'operator')!;
+  assert.equal((await ask({ ...thaw, key }, 'DELETE', `/v1/keys/${own.id}`)).status, 204);
+  await end(child);
+  const next = launch('revoked');
+  const again = await ready(next);
+  assert.notEqual(again.key, thaw.key);
+  assert.equal((await ask(again, 'GET', '/v1/sandboxes')).status, 200);
+  assert.equal((await ask({ ...again, key: thaw.key }, 'GET', '/v1/sandboxes')).status, 401);
+  await end(next);
 });
 
 test('the database is out of reach of other users', async () => {
