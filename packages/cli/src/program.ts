@@ -1,6 +1,8 @@
 /** The command line: names, options and help. What a command does is in the file of its name. */
 import { Command } from 'commander';
+import { addBackup } from './backup/command.ts';
 import { type Context, collectPairs, wholeNumber } from './context.ts';
+import { addMachine } from './install/command.ts';
 import { addKey } from './key/command.ts';
 import { copy } from './sandbox/copy.ts';
 import { create } from './sandbox/create.ts';
@@ -56,7 +58,9 @@ export function buildProgram(commands: Commands): Command {
     .action((options) => commands.up(options));
   addSandbox(program.command('sandbox').description('virtual machines').enablePositionalOptions(), commands);
   addSnapshot(program.command('snapshot').description('templates made of sandboxes'), commands);
+  addBackup(program, commands);
   addKey(program.command('key').description('API keys and what they may have at once'), commands);
+  addMachine(program, commands);
   return program;
 }
 
