@@ -197,6 +197,7 @@ onOwnHost(import.meta.filename, () => {
     const slot = await pool.take();
     const from = slot.hostAddress.replace('10.11.0.1', '10.12.0.3');
     const link = `tw${pool.instance}-${slot.index}`;
+    await slot.openEgress();
     const { stdout } = await run(['ip', 'route', 'get', '1.1.1.1', 'from', from, 'iif', link]);
     assert.match(stdout, /via 203\.0\.113\.1 dev uplink0/);
     await slot.release();
