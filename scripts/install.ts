@@ -2,9 +2,7 @@
  * Installs what was built into `$THAW_PREFIX/versions/{hash}` and prints that folder. The hash is of the content: the
  * same build installs once, two builds live side by side, a running one is never changed.
  *
- *   install.ts --binaries DIR --preload DIR --guest DIR [--switch]
- *
- * --switch makes it the version that `thaw` means on this machine.
+ *   install.ts --binaries DIR --preload DIR --guest DIR
  */
 
 import { execFileSync } from 'node:child_process';
@@ -13,9 +11,11 @@ import { constants, existsSync } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { versionFile } from '../packages/cli/src/install/paths.ts';
+import { ensureUser, USERS } from '../packages/cli/src/install/user.ts';
+import { prune } from '../packages/cli/src/install/version.ts';
 
 const ROOT = path.dirname(import.meta.dirname);
-const KEPT_VERSIONS = 3;
 const BINARIES = ['thaw-keeper', 'thaw-pager', 'thaw-blockstore'];
 const GUEST = ['vmlinux', 'initramfs.cpio', 'minimal.ext4', 'base.ext4', 'guest.json'];
 
@@ -42,13 +42,12 @@ async function main(): Promise<void> {
       binaries: { type: 'string' },
       preload: { type: 'string' },
       guest: { type: 'string' },
-      switch: { type: 'boolean', default: false },
     },
   });
   const { binaries, preload, guest } = values;
   if (!binaries || !preload || !guest)
-    throw new Error('usage: install.ts --binaries DIR --preload DIR --guest DIR [--switch]');
-  for (const user of ['thaw', 'thaw-db']) await ensureUser(user);
+    throw new Error('usage: install.ts --binaries DIR --preload DIR --guest DIR');
+  for (const user of USERS) await ensureUser(user);
 
   const items = [
     ...BINARIES.map((name) => ({ to: `bin/${name}`, from: path.join(binaries, name), executable: true })),
@@ -72,21 +71,12 @@ async function main(): Promise<void> {
     if (!existsSync(item.from)) throw new Error(`${item.from} is missing: build first (scripts/setup.sh)`);
   }
   const versions = path.join(process.env.THAW_PREFIX ?? '/opt/thaw', 'versions');
-  const version = path.join(versions, await digest(items));
+  const id = await digest(items);
+  const version = path.join(versions, id);
   if (existsSync(version)) await fs.utimes(version, new Date(), new Date());
   else await install(items, versions, version);
-  if (values.switch) await switchTo(version);
-  await prune(versions, version);
+  await prune(versions, [version]);
   process.stdout.write(`${version}\n`);
-}
-
-async function ensureUser(name: string): Promise<void> {
-  const passwd = await fs.readFile('/etc/passwd', 'utf8');
-  if (passwd.split('\n').some((line) => line.startsWith(`${name}:`))) return;
-  const flags = ['--system', '--user-group', '--no-create-home', '--home-dir', '/nonexistent'];
-  execFileSync('/usr/sbin/useradd', [...flags, '--shell', '/usr/sbin/nologin', name], {
-    stdio: ['ignore', 2, 2],
-  });
 }
 
 /** Our own sources, without their tests. */
@@ -160,6 +150,11 @@ async function install(items: Item[], versions: string, version: string): Promis
   for (const item of items) await place(item, folder, made);
   await fs.writeFile(path.join(folder, 'bin/thaw'), LAUNCHER);
   await fs.chmod(path.join(folder, 'bin/thaw'), 0o755);
+  const { version: release } = JSON.parse(await fs.readFile(path.join(ROOT, 'package.json'), 'utf8'));
+  await fs.writeFile(
+    versionFile(folder),
+    `${JSON.stringify({ version: release, id: path.basename(version) })}\n`,
+  );
   await makeFolder(path.join(folder, 'node_modules/@thaw'), made);
   for (const name of await fs.readdir(path.join(folder, 'packages'))) {
     await fs.symlink(`../../packages/${name}`, path.join(folder, 'node_modules/@thaw', name));
@@ -201,44 +196,6 @@ async function makeFolder(folder: string, made: Set<string>): Promise<void> {
     await fs.chmod(each, 0o755);
     made.add(each);
   }
-}
-
-async function switchTo(version: string): Promise<void> {
-  const prefix = path.dirname(path.dirname(version));
-  await pointTo(path.join(prefix, 'current'), path.join('versions', path.basename(version)));
-  await pointTo('/usr/local/bin/thaw', path.join(prefix, 'current/bin/thaw'));
-}
-
-async function pointTo(link: string, target: string): Promise<void> {
-  const fresh = `${link}.${process.pid}`;
-  await fs.symlink(target, fresh);
-  await fs.rename(fresh, link);
-}
-
-/** Removes old versions, but none that is current, among the newest, or that a process runs from. */
-async function prune(versions: string, version: string): Promise<void> {
-  const current = await fs.realpath(path.join(versions, '../current')).catch(() => undefined);
-  const found = await Promise.all(
-    (await fs.readdir(versions))
-      .filter((name) => /^[0-9a-f]{12}$/.test(name))
-      .map(async (name) => {
-        const folder = path.join(versions, name);
-        return { folder, usedMs: (await fs.stat(folder)).mtimeMs };
-      }),
-  );
-  const old = found.toSorted((a, b) => b.usedMs - a.usedMs).slice(KEPT_VERSIONS);
-  const busy = await programs();
-  for (const { folder } of old) {
-    if (folder === current || folder === version || busy.some((file) => file.startsWith(`${folder}/`)))
-      continue;
-    await fs.rm(folder, { recursive: true, force: true });
-  }
-}
-
-/** The program of every process. */
-async function programs(): Promise<string[]> {
-  const pids = (await fs.readdir('/proc')).filter((name) => /^\d+$/.test(name));
-  return Promise.all(pids.map((pid) => fs.readlink(`/proc/${pid}/exe`).catch(() => '')));
 }
 
 try {

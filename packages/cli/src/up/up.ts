@@ -15,7 +15,9 @@ import { answers, hostAndPort, lendTls, requireSafeListen, type TlsFiles } from 
 import { logLine, parse } from './log.ts';
 import { keyFile, UpPaths } from './paths.ts';
 import { databaseUrl, startPostgres } from './postgres.ts';
+import { startAgain, stopOrRenew } from './renew.ts';
 import { run } from './run.ts';
+import { announceRunning } from './running.ts';
 import { findUser, type User } from './user.ts';
 
 export interface UpOptions {
@@ -91,13 +93,13 @@ export async function up(options: UpOptions): Promise<void> {
   );
   daemons.use(plane.daemon);
 
+  const end = stopOrRenew(signal);
+  daemons.use(await announceRunning(paths.run, { version: paths.version, url: plane.url }));
   announce(options, plane.url, key);
-  await new Promise<void>((resolve) => {
-    if (signal.aborted) return resolve();
-    signal.addEventListener('abort', () => resolve(), { once: true });
-  });
+  const how = await end;
   const left = await countRunning(paths.agentSocket).catch(() => undefined);
   await progress.step('stopping', () => daemons.disposeAsync());
+  if (how === 'renew') startAgain(paths.version, options.env, hostAndPort(plane.url));
   progress.say(farewell(left));
 }
 

@@ -14,5 +14,5 @@ export async function findUser(name: string): Promise<User> {
     const [login, , uid, gid] = line.split(':');
     if (login === name) return { name, uid: Number(uid), gid: Number(gid) };
   }
-  throw new ThawError('not_found', `this machine has no user ${name}: install Thaw first (make setup)`);
+  throw new ThawError('not_found', `this machine has no user ${name}: install Thaw first (thaw install)`);
 }

@@ -1,0 +1,67 @@
+/** What systemd is told. */
+import type { InstallPaths } from './paths.ts';
+import { SANDBOXES_UNIT } from './paths.ts';
+
+/**
+ * KillMode=process: a stop or restart ends `thaw up`, which ends its daemons; sandboxes go on. They are in a unit of
+ * their own, because a unit whose control group is divided cannot be started again while anything is left in it.
+ */
+export function unitText(paths: InstallPaths): string {
+  return `[Unit]
+Description=Thaw, sandboxes that pause, resume and fork
+Wants=network-online.target ${SANDBOXES_UNIT}
+After=network-online.target ${SANDBOXES_UNIT}
+
+[Service]
+Type=exec
+Environment=THAW_CGROUP=/system.slice/${SANDBOXES_UNIT}
+EnvironmentFile=-${paths.settings}
+ExecStart=${paths.program} up
+KillMode=process
+Delegate=yes
+Restart=on-failure
+RestartSec=2
+TimeoutStopSec=200
+LimitNOFILE=1048576
+TasksMax=infinity
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+/** Nothing runs in it by itself: it holds the sandboxes' control groups, so no restart of Thaw touches them. */
+export function sandboxesUnitText(): string {
+  return `[Unit]
+Description=The sandboxes of Thaw
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+KillMode=process
+SendSIGKILL=no
+Delegate=yes
+TasksMax=infinity
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+/** Comments, and the settings that were in the environment of \`thaw install\`. */
+export function settingsText(env: Record<string, string>): string {
+  const chosen = Object.entries(env).map(([name, value]) => `${name}=${quote(value)}\n`);
+  return `# Settings of Thaw, read when it starts: systemctl restart thaw.service (sandboxes go on).
+#THAW_LISTEN=127.0.0.1:8080
+#THAW_TLS_CERT=/etc/thaw/cert.pem
+#THAW_TLS_KEY=/etc/thaw/key.pem
+#THAW_DATA=/var/lib/thaw
+#DATABASE_URL=postgres://user:password@host/database
+${chosen.join('')}`;
+}
+
+/** As both systemd and a shell read it. */
+function quote(value: string): string {
+  return /^[\w./:@,+-]*$/.test(value) ? value : `"${value.replace(/[\\"$`]/g, '\\$&')}"`;
+}
