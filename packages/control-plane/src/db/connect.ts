@@ -39,6 +39,11 @@ export function isOutage(error: unknown): boolean {
   );
 }
 
+/** True for errors that mean that a row of that name or id is there already. */
+export function isTaken(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === '23505';
+}
+
 export function asDatabaseError(error: unknown): unknown {
   if (!isOutage(error)) return error;
   return new ThawError('unavailable', 'the database cannot be reached, try again', { cause: error });

@@ -1,5 +1,5 @@
 import { type CreateSnapshot, newTemplateId, type TemplateInfo, ThawError } from '@thaw/api';
-import { throughOutage } from '../db/connect.ts';
+import { isTaken, throughOutage } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
 import { requireSandbox, wrongState } from '../sandbox/sandbox.ts';
 import { transition } from '../sandbox/transition.ts';
@@ -40,12 +40,21 @@ export async function createSnapshot(
         }),
     );
     const row = await throughOutage(async () => {
-      await recordTemplate(plane, done.value, teamId, sandbox.build_id);
+      await recordTemplate(plane, done.value, teamId, sandbox.build_id).catch((error) =>
+        giveUpTaken(plane, templateId, name, error),
+      );
       return findTemplate(plane.db, teamId, templateId);
     });
     if (!row) throw new ThawError('conflict', `template ${name} was deleted meanwhile`);
     return toTemplate(row, done.timings);
   });
+}
+
+/** Another control plane has made a template of that name meanwhile: this one is taken back. */
+async function giveUpTaken(plane: Plane, templateId: string, name: string, error: unknown): Promise<never> {
+  if (!isTaken(error)) throw error;
+  await plane.host.deleteSnapshot(templateId);
+  throw new ThawError('already_exists', `template ${name} was made by somebody else meanwhile`);
 }
 
 function checkName(
