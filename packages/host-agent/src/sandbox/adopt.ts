@@ -163,6 +163,7 @@ async function takeOver(host: Host, { record, keeper, state }: Survivor): Promis
     hold,
   });
   await machine.abort();
+  await vm.memory.endWorkset();
   await vm.goOn();
   await host.guests.thaw(slot.hostAddress, THAW_TIMEOUT_MS);
   undo.move();
