@@ -197,9 +197,10 @@ export class TestThaw {
     }
   }
 
-  /** Ctrl-C and a new start; sandboxes go on meanwhile. */
-  async restart(): Promise<void> {
+  /** Ctrl-C, `meanwhile`, and a new start; sandboxes go on. */
+  async restart(meanwhile: () => Promise<void> = async () => {}): Promise<void> {
     await this.#interrupt();
+    await meanwhile();
     await this.start();
   }
 
