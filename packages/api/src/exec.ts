@@ -7,6 +7,13 @@ import { text } from './text.ts';
 export const GuestUser = text(64).min(1);
 export const GuestPath = text(4096).min(1);
 
+/** Of a terminal, in characters. */
+export const TerminalSize = z.strictObject({
+  cols: z.int().min(1).max(65_535),
+  rows: z.int().min(1).max(65_535),
+});
+export type TerminalSize = z.infer<typeof TerminalSize>;
+
 const command = {
   cmd: text(131_072).min(1),
   args: z.array(text(131_072)).max(4096).default([]),
@@ -15,13 +22,24 @@ const command = {
   user: GuestUser.optional(),
 };
 
-export const Exec = z.strictObject({
-  ...command,
-  /** 0 or absent: 30 s. */
-  timeout_sec: z.int().min(0).max(86_400).default(0),
-  stdin: z.string().optional(),
-  stdin_encoding: Encoding.default('utf-8'),
-});
+const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+
+/** What cannot be decoded is refused: it would arrive as other bytes than were meant. */
+const decodable = (data: string, encoding: Encoding) =>
+  encoding === 'base64' ? BASE64.test(data) : data.isWellFormed();
+
+export const Exec = z
+  .strictObject({
+    ...command,
+    /** 0 or absent: 30 s. */
+    timeout_sec: z.int().min(0).max(86_400).default(0),
+    stdin: z.string().optional(),
+    stdin_encoding: Encoding.default('utf-8'),
+  })
+  .refine(({ stdin = '', stdin_encoding }) => decodable(stdin, stdin_encoding), {
+    path: ['stdin'],
+    message: 'is not what stdin_encoding says',
+  });
 export type Exec = z.output<typeof Exec>;
 export type ExecInput = z.input<typeof Exec>;
 
@@ -46,13 +64,21 @@ export const StreamStart = z.strictObject({
   timeout_sec: z.int().min(0).max(2_147_483).default(0),
   /** Keeps standard input open for `stdin` messages; otherwise it is empty. */
   stdin: z.boolean().default(false),
+  /** Runs on a terminal of this size: all output is `stdout`, standard input is open. */
+  pty: TerminalSize.optional(),
 });
 export type StreamStart = z.output<typeof StreamStart>;
 export type StreamStartInput = z.input<typeof StreamStart>;
 
 export const StreamInput = z.discriminatedUnion('type', [
-  z.strictObject({ type: z.literal('stdin'), data: z.string(), encoding: Encoding.default('utf-8') }),
+  z
+    .strictObject({ type: z.literal('stdin'), data: z.string(), encoding: Encoding.default('utf-8') })
+    .refine(({ data, encoding }) => decodable(data, encoding), {
+      path: ['data'],
+      message: 'is not what encoding says',
+    }),
   z.strictObject({ type: z.literal('stdin_close') }),
+  z.strictObject({ type: z.literal('resize'), ...TerminalSize.shape }),
   z.strictObject({ type: z.literal('stop') }),
 ]);
 export type StreamInput = z.output<typeof StreamInput>;
@@ -64,6 +90,3 @@ export const StreamOutput = z.discriminatedUnion('type', [
   z.object({ type: z.literal('error'), code: z.string(), data: z.string() }),
 ]);
 export type StreamOutput = z.infer<typeof StreamOutput>;
-
-export const ReadFile = z.strictObject({ path: GuestPath, user: GuestUser.optional() });
-export type ReadFile = z.infer<typeof ReadFile>;

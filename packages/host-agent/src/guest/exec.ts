@@ -4,7 +4,7 @@ import { ThawError } from '@thaw/api';
 import { Signal } from '../gen/process_pb.ts';
 import { type Guest, userHeader } from './guest.ts';
 import { Kept } from './kept.ts';
-import { readable, refusal, toldByGuest } from './refusal.ts';
+import { readable, refusal } from './refusal.ts';
 import { answered, KEEPALIVE_SEC, Silence } from './silence.ts';
 
 export interface TerminalSize {
@@ -109,7 +109,7 @@ function ended(error: unknown, started: boolean): ThawError {
 /** The guest agent refuses to start what is not there; callers expect what a shell answers. */
 function isMissingCommand(error: unknown): boolean {
   return (
-    error instanceof ConnectError && toldByGuest(error) && /^command '.*' not found$/s.test(error.rawMessage)
+    error instanceof ConnectError && error.isWireError && /^command '.*' not found$/s.test(error.rawMessage)
   );
 }
 

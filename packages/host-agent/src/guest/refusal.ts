@@ -15,25 +15,18 @@ const KINDS: Partial<Record<Code, ErrorKind>> = {
   [Code.ResourceExhausted]: 'exhausted',
 };
 
-/**
- * An error that came over the wire has the answer's headers; one that the transport made of an answer that it could
- * not read has none, whatever its code says.
- */
-export function toldByGuest(error: ConnectError): boolean {
-  return error.metadata.has('content-type');
-}
-
 /** What a call into the guest threw; a `ThawError` stays what it is. */
 export function refusal(error: unknown): ThawError {
   if (error instanceof ThawError) return error;
   const connect = ConnectError.from(error);
   const kind = KINDS[connect.code];
-  if (kind !== undefined && toldByGuest(connect)) return new ThawError(kind, readable(connect.rawMessage));
+  // What the transport makes of an answer that it cannot read has codes too; the guest said none of them.
+  if (kind !== undefined && connect.isWireError) return new ThawError(kind, readable(connect.rawMessage));
   if (connect.code === Code.Unavailable || connect.code === Code.Canceled)
     return new ThawError('unavailable', 'the sandbox stopped answering', { cause: error });
   if (connect.code === Code.ResourceExhausted)
     return new ThawError('too_large', 'the answer of the guest is too large', { cause: error });
-  const message = toldByGuest(connect) ? readable(connect.rawMessage) : 'it made no sense';
+  const message = connect.isWireError ? readable(connect.rawMessage) : 'it made no sense';
   return new ThawError('agent_error', `the guest agent failed: ${message}`, { cause: error });
 }
 

@@ -1,0 +1,71 @@
+/** Files and folders of a sandbox. Paths are absolute, or relative to the user's home. */
+import { z } from 'zod';
+import { GuestPath, GuestUser } from './exec.ts';
+
+const user = GuestUser.optional();
+
+export const ReadFile = z.strictObject({ path: GuestPath, user });
+export type ReadFile = z.infer<typeof ReadFile>;
+
+export const StatFile = z.strictObject({ path: GuestPath, user });
+export type StatFile = z.infer<typeof StatFile>;
+
+export const ListDir = z.strictObject({
+  path: GuestPath,
+  user,
+  /** How many levels of folders; 1: only what is in `path` itself. */
+  depth: z.int().min(1).max(1000).default(1),
+});
+export type ListDir = z.output<typeof ListDir>;
+
+export const MakeDir = z.strictObject({ path: GuestPath, user });
+export type MakeDir = z.infer<typeof MakeDir>;
+
+export const MoveFile = z.strictObject({ source: GuestPath, destination: GuestPath, user });
+export type MoveFile = z.infer<typeof MoveFile>;
+
+export const RemoveFile = z.strictObject({ path: GuestPath, user });
+export type RemoveFile = z.infer<typeof RemoveFile>;
+
+export const WatchDir = z.strictObject({
+  path: GuestPath,
+  user,
+  /** Folders below `path` too. */
+  recursive: z.boolean().default(false),
+});
+export type WatchDir = z.output<typeof WatchDir>;
+
+export const FileEntry = z.object({
+  name: z.string(),
+  /** Of a symbolic link, what it points to; `other` if it points to nothing. */
+  type: z.enum(['file', 'directory', 'other']),
+  path: z.string(),
+  size: z.number(),
+  /** Permission bits: 420 is 0644. */
+  mode: z.number(),
+  /** Ten characters, for example `-rw-r--r--`. */
+  permissions: z.string(),
+  owner: z.string(),
+  group: z.string(),
+  modified_at: z.string(),
+  /** Only of symbolic links. */
+  symlink_target: z.string().optional(),
+});
+export type FileEntry = z.infer<typeof FileEntry>;
+
+/** One line of a watch. */
+export const WatchMessage = z.discriminatedUnion('type', [
+  /** First: what happens from now on is told. */
+  z.object({ type: z.literal('start') }),
+  z.object({
+    type: z.literal('change'),
+    change: z.enum(['create', 'write', 'remove', 'rename', 'chmod']),
+    /** Relative to the watched folder. */
+    name: z.string(),
+  }),
+  /** Every 30 s without anything else. */
+  z.object({ type: z.literal('keepalive') }),
+  /** Last: the watch is over. */
+  z.object({ type: z.literal('error'), code: z.string(), data: z.string() }),
+]);
+export type WatchMessage = z.infer<typeof WatchMessage>;
