@@ -10,9 +10,11 @@ import { destroy } from './sandbox/destroy.ts';
 import { exec } from './sandbox/exec.ts';
 import { get } from './sandbox/get.ts';
 import { list } from './sandbox/list.ts';
+import { listFiles } from './sandbox/list-files.ts';
 import { logs } from './sandbox/logs.ts';
 import { pause } from './sandbox/pause.ts';
 import { resume } from './sandbox/resume.ts';
+import { shell } from './sandbox/shell.ts';
 import { stat } from './sandbox/stat.ts';
 import { create as createSnapshot } from './snapshot/create.ts';
 import { deleteSnapshots } from './snapshot/delete.ts';
@@ -40,7 +42,7 @@ Environment:
   THAW_API_KEY  the key; without it the one in THAW_DATA is used
   THAW_DATA     the data folder (/var/lib/thaw)
 
-Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted; exec has the command's own.`;
+Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted; exec and shell have the command's own.`;
 
 export function buildProgram(commands: Commands): Command {
   const program = new Command('thaw')
@@ -105,6 +107,20 @@ function addSandbox(sandbox: Command, { context, exit }: Commands): void {
     .option('--timeout <sec>', 'end it after this time (0: never)', wholeNumber)
     .passThroughOptions()
     .action(async (id, argv, options) => exit(await exec(context(options), id, argv, options)));
+  sandbox
+    .command('shell')
+    .description('open a shell in a sandbox on this terminal')
+    .argument('<id>')
+    .option('-u, --user <name>', 'user of the guest (root)')
+    .option('-w, --cwd <path>', 'working directory')
+    .option('-e, --env <name=value>', 'environment; may be repeated', collectPairs)
+    .action(async (id, options) => exit(await shell(context({}), id, options)));
+  json(sandbox.command('ls-files').description("list a folder of a sandbox; the user's home unless given"))
+    .argument('<id>')
+    .argument('[path]')
+    .option('-d, --depth <n>', 'levels of folders (1)', wholeNumber)
+    .option('-u, --user <name>', 'user of the guest (root)')
+    .action((id, folder, options) => listFiles(context(options), id, folder ?? '.', options));
   json(sandbox.command('cp').description('copy a file; one side is ID:PATH, the other a path or -'))
     .argument('<from>')
     .argument('<to>')

@@ -12,10 +12,11 @@ import {
   type StreamInput,
   StreamOutput,
   type StreamStartInput,
+  type TerminalSize,
   ThawError,
 } from '@thaw/api';
 import { WebSocket } from 'ws';
-import type { Connection } from './http.ts';
+import { type Connection, sandboxPath } from './http.ts';
 
 /** Chunks that may wait to be read before the socket is paused. */
 const WAITING_MAX = 64;
@@ -43,6 +44,8 @@ export class ExecStream implements AsyncIterable<Output> {
   readonly #result = Promise.withResolvers<ExecEnd>();
   readonly #waiting: Output[] = [];
   #wake: (() => void) | undefined;
+  /** The last that the server told. */
+  #error: ThawError | undefined;
   #ended = false;
   #discarding = false;
 
@@ -52,20 +55,21 @@ export class ExecStream implements AsyncIterable<Output> {
     // Whoever is interested in only one of the two must not be surprised by the other.
     this.pid.catch(() => {});
     this.result.catch(() => {});
-    const url = new URL(
-      `/v1/sandboxes/${encodeURIComponent(sandboxId)}/exec/stream`,
-      to.url.replace(/^http/, 'ws'),
-    );
+    const url = new URL(`${sandboxPath(sandboxId)}/exec/stream`, to.url.replace(/^http/, 'ws'));
     this.#socket = new WebSocket(url, { headers: { 'X-API-Key': to.key } });
     this.#socket.on('open', () => this.#socket.send(JSON.stringify({ type: 'start', ...command })));
-    this.#socket.on('message', (data) => this.#take(data.toString()));
+    this.#socket.on('message', (data) => this.#read(data.toString()));
     this.#socket.on('unexpected-response', (_request, response) => void this.#refused(response));
     this.#socket.on('error', (error) => {
       this.#end(new ThawError('unavailable', `Thaw does not answer at ${to.url}`, { cause: error }));
     });
     this.#socket.on('close', (code, reason) => {
       const why = reason.length > 0 ? reason.toString() : `code ${code}`;
-      this.#end(new ThawError('unavailable', `the connection was closed before the command ended: ${why}`));
+      const early = new ThawError(
+        'unavailable',
+        `the connection was closed before the command ended: ${why}`,
+      );
+      this.#end(this.#error ?? early);
     });
   }
 
@@ -80,6 +84,12 @@ export class ExecStream implements AsyncIterable<Output> {
   async closeStdin(): Promise<void> {
     await this.pid;
     await this.#send({ type: 'stdin_close' });
+  }
+
+  /** A new size for the terminal of a command with `pty`. */
+  async resize(size: TerminalSize): Promise<void> {
+    await this.pid;
+    await this.#send({ type: 'resize', ...size });
   }
 
   /** Ends the process; `result` still tells how it ended. */
@@ -121,8 +131,16 @@ export class ExecStream implements AsyncIterable<Output> {
     });
   }
 
-  #take(text: string): void {
-    const message = StreamOutput.parse(JSON.parse(text));
+  #read(text: string): void {
+    try {
+      this.#take(StreamOutput.parse(JSON.parse(text)));
+    } catch (error) {
+      this.#end(new ThawError('agent_error', 'Thaw sent a message that makes no sense', { cause: error }));
+      this.#socket.terminate();
+    }
+  }
+
+  #take(message: StreamOutput): void {
     switch (message.type) {
       case 'start':
         this.#pid.resolve(message.pid);
@@ -141,7 +159,8 @@ export class ExecStream implements AsyncIterable<Output> {
         });
         break;
       case 'error':
-        this.#end(new ThawError(isErrorKind(message.code) ? message.code : 'agent_error', message.data));
+        // The command may go on: what could not be done for it is no end. Where it is one, the server closes.
+        this.#error = new ThawError(isErrorKind(message.code) ? message.code : 'agent_error', message.data);
         break;
     }
   }

@@ -1,5 +1,5 @@
 /** Files of a sandbox, streamed both ways. */
-import { type Connection, send } from './http.ts';
+import { type Connection, sandboxPath, send } from './http.ts';
 
 export type FileContent = Uint8Array | string | AsyncIterable<Uint8Array>;
 
@@ -21,16 +21,11 @@ export async function writeFile(
   // A boundary that the content could contain would cut the file there.
   const boundary = `${BOUNDARY}${crypto.randomUUID()}`;
   const body = ReadableStream.from(form(boundary, path, content, options.user));
-  const response = await send(
-    to,
-    'POST',
-    `/v1/sandboxes/${encodeURIComponent(sandboxId)}/files/stream/write`,
-    {
-      body,
-      headers: { 'Content-Type': `multipart/form-data; boundary=${boundary}` },
-      signal: options.signal,
-    },
-  );
+  const response = await send(to, 'POST', `${sandboxPath(sandboxId)}/files/stream/write`, {
+    body,
+    headers: { 'Content-Type': `multipart/form-data; boundary=${boundary}` },
+    signal: options.signal,
+  });
   await response.body?.cancel();
 }
 
@@ -41,15 +36,10 @@ export async function readFile(
   path: string,
   options: FileOptions = {},
 ): Promise<ReadableStream<Uint8Array>> {
-  const response = await send(
-    to,
-    'POST',
-    `/v1/sandboxes/${encodeURIComponent(sandboxId)}/files/stream/read`,
-    {
-      json: { path, user: options.user },
-      signal: options.signal,
-    },
-  );
+  const response = await send(to, 'POST', `${sandboxPath(sandboxId)}/files/stream/read`, {
+    json: { path, user: options.user },
+    signal: options.signal,
+  });
   return response.body ?? new ReadableStream({ start: (controller) => controller.close() });
 }
 

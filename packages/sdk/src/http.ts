@@ -17,6 +17,12 @@ export interface Request {
   signal?: AbortSignal | undefined;
 }
 
+export const sandboxPath = (id: string): string => `/v1/sandboxes/${encodeURIComponent(id)}`;
+
+export async function json<T>(to: Connection, method: string, path: string, request?: Request): Promise<T> {
+  return (await send(to, method, path, request)).json() as Promise<T>;
+}
+
 export async function send(
   to: Connection,
   method: string,

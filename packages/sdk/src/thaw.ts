@@ -3,6 +3,7 @@ import type {
   CreateSandboxInput,
   ExecInput,
   ExecResult,
+  FileEntry,
   Sandbox,
   SandboxEvent,
   SandboxStats,
@@ -13,14 +14,20 @@ import type {
 } from '@thaw/api';
 import { ExecStream } from './exec-stream.ts';
 import { type FileContent, type FileOptions, readFile, writeFile } from './files.ts';
-import { type Connection, type Request, send } from './http.ts';
+import { type Connection, json, type Request, sandboxPath, send } from './http.ts';
 import { Keys, Team } from './keys.ts';
+import { type Change, type WatchOptions, watchDir } from './watch.ts';
 
 export interface ThawOptions {
   /** Where Thaw listens, for instance `http://127.0.0.1:8080`. */
   url: string;
   key: string;
   fetch?: typeof fetch;
+}
+
+/** A user of the guest; root unless given. */
+export interface AsUser {
+  user?: string;
 }
 
 export interface ListFilter {
@@ -49,8 +56,6 @@ export class Thaw {
     await (await send(this.#to, 'GET', '/readyz', { signal })).body?.cancel();
   }
 }
-
-const sandboxPath = (id: string): string => `/v1/sandboxes/${encodeURIComponent(id)}`;
 
 class Sandboxes {
   readonly #to: Connection;
@@ -120,6 +125,36 @@ class Sandboxes {
   readFile(id: string, path: string, options?: FileOptions): Promise<ReadableStream<Uint8Array>> {
     return readFile(this.#to, id, path, options);
   }
+
+  /** What a path is; `not_found` if there is nothing. */
+  statFile(id: string, path: string, options: AsUser = {}): Promise<FileEntry> {
+    return json(this.#to, 'POST', `${sandboxPath(id)}/files/stat`, { json: { ...options, path } });
+  }
+
+  /** Each folder comes before what is in it; `depth` 1 (the default) looks into `path` only. */
+  listDir(id: string, path: string, options: AsUser & { depth?: number } = {}): Promise<FileEntry[]> {
+    return json(this.#to, 'POST', `${sandboxPath(id)}/files/list`, { json: { ...options, path } });
+  }
+
+  /** With the folders above it that are missing; `already_exists` if it is there. */
+  makeDir(id: string, path: string, options: AsUser = {}): Promise<FileEntry> {
+    return json(this.#to, 'POST', `${sandboxPath(id)}/files/mkdir`, { json: { ...options, path } });
+  }
+
+  moveFile(id: string, source: string, destination: string, options: AsUser = {}): Promise<FileEntry> {
+    const body = { ...options, source, destination };
+    return json(this.#to, 'POST', `${sandboxPath(id)}/files/move`, { json: body });
+  }
+
+  /** A folder goes with all that is in it; a path that does not exist is fine. */
+  async removeFile(id: string, path: string, options: AsUser = {}): Promise<void> {
+    await send(this.#to, 'POST', `${sandboxPath(id)}/files/remove`, { json: { ...options, path } });
+  }
+
+  /** Resolves when the watch stands; from then on every change comes, until the iterator is left. */
+  watchDir(id: string, path: string, options?: WatchOptions): Promise<AsyncGenerator<Change>> {
+    return watchDir(this.#to, id, path, options);
+  }
 }
 
 class Snapshots {
@@ -143,10 +178,6 @@ class Snapshots {
   async delete(name: string): Promise<void> {
     await send(this.#to, 'DELETE', `/v1/snapshots/${encodeURIComponent(name)}`);
   }
-}
-
-async function json<T>(to: Connection, method: string, path: string, request?: Request): Promise<T> {
-  return (await send(to, method, path, request)).json() as Promise<T>;
 }
 
 async function* pages<T>(
