@@ -23,6 +23,9 @@ export type ChangeType = 'create' | 'write' | 'remove' | 'rename' | 'chmod';
 
 export type WatchEvent = { type: 'start' } | { type: 'change'; change: ChangeType; name: string };
 
+/** A large tree takes its time. */
+const REMOVED_WITHIN_MS = 280_000;
+
 const as = (user: string) => userHeader(user === '' ? 'root' : user);
 
 export async function stat(guest: Guest, { path, user }: FilePath, signal: AbortSignal): Promise<Entry> {
@@ -69,7 +72,8 @@ export async function move(
 /** A path that does not exist counts as removed. */
 export async function remove(guest: Guest, { path, user }: FilePath, signal: AbortSignal): Promise<void> {
   const headers = as(user);
-  await answered((options) => guest.filesystem.remove({ path }, { ...options, headers }), signal);
+  const call = guest.filesystem.remove;
+  await answered((options) => call({ path }, { ...options, headers }), signal, REMOVED_WITHIN_MS);
 }
 
 /** First `start`; ends only with its consumer, or by throwing. */

@@ -57,13 +57,14 @@ export class Silence implements Disposable {
   }
 }
 
-/** A call with one answer, which must come within `ANSWER_WITHIN_MS`. */
+/** A call with one answer, which must come in time. */
 export async function answered<T>(
   call: (options: { signal: AbortSignal }) => Promise<T>,
   outer?: AbortSignal,
+  withinMs = ANSWER_WITHIN_MS,
 ): Promise<T> {
   using silence = new Silence(outer);
-  silence.expect(ANSWER_WITHIN_MS);
+  silence.expect(withinMs);
   try {
     return await call({ signal: silence.signal });
   } catch (error) {
