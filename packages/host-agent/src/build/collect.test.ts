@@ -89,6 +89,16 @@ test('what a failing step leaves goes with the next release', async (t) => {
   }
 });
 
+test('a verb that fails between its head and its builds leaves them to the next release', async (t) => {
+  const store = await testStore(t);
+  const { build } = await pauseInto(store, { memory: 'D', disk: 'D' });
+  await removeHead(store, steps, 'destroy', SANDBOX);
+  const other = await pauseInto(store, { memory: 'D', disk: 'D' }, undefined, { owner: TEMPLATE });
+  await removeHead(store, steps, 'delete', TEMPLATE);
+  const { removed } = await releaseBuild(store, steps, 'delete', other.build.id);
+  assert.deepEqual(removed.sort(), [build.id, other.build.id].sort());
+});
+
 test('a released build that can not be read keeps nothing else', async (t) => {
   const store = await testStore(t);
   const lost = await pauseInto(store, { memory: 'D', disk: 'D' });

@@ -108,16 +108,19 @@ export async function removeHead(
 ): Promise<void> {
   const file = store.paths.head(owner);
   const directory = store.paths.owner(owner);
-  await store.exclusive(() =>
-    steps.run(`${verb}:remove-head`, async () => {
+  await store.exclusive(async () => {
+    // Should the rest of this verb fail, nobody could tell any more which build it was.
+    const head = await readHead(store, owner).catch(() => undefined);
+    await steps.run(`${verb}:remove-head`, async () => {
+      if (head !== undefined) store.unreleased.add(head.build);
       for (const name of [file, `${file}.new`]) await rm(name, { force: true });
       await syncDirectory(directory).catch(ignoreMissing);
       if (owner.kind === 'template') {
         await rmdir(directory).catch(ignoreMissing);
         await syncDirectory(path.dirname(directory));
       }
-    }),
-  );
+    });
+  });
 }
 
 /** Every owner of that kind that has a head, with the head or why it can't be read. */
