@@ -1,6 +1,7 @@
 /** The sandbox of the REST API: what can be asked for and what is answered. */
 import { z } from 'zod';
 import { TEMPLATE_NAME } from './ids.ts';
+import { NetworkPolicy, NetworkWish } from './network.ts';
 import { text } from './text.ts';
 
 export const SANDBOX_STATUSES = [
@@ -21,10 +22,9 @@ export const SANDBOX_LIMITS = {
   vcpus: { min: 1, max: 32, default: 1 },
   memoryMb: { min: 128, max: 1_048_576, default: 512 },
   diskMb: { min: 1, max: 65_536, default: 4096 },
+  /** 0: never. */
+  timeoutSec: { min: 0, max: 31_536_000, default: 300 },
 } as const;
-
-/** Fields of create that are known but cannot be honoured yet: accepting one silently would promise what is not kept. */
-export const FUTURE_CREATE_FIELDS = ['timeout_sec', 'on_timeout', 'auto_resume', 'network'] as const;
 
 export const TemplateName = z
   .string()
@@ -47,7 +47,13 @@ export const Metadata = z
   .refine((metadata) => Object.keys(metadata).length <= 64, 'at most 64 entries');
 export type Metadata = z.infer<typeof Metadata>;
 
-const { vcpus, memoryMb, diskMb } = SANDBOX_LIMITS;
+const { vcpus, memoryMb, diskMb, timeoutSec } = SANDBOX_LIMITS;
+
+export const OnTimeout = z.enum(['kill', 'pause']);
+export type OnTimeout = z.infer<typeof OnTimeout>;
+
+/** Idle time: no command runs, no file moves, no stream is open. */
+const Timeout = z.int().min(timeoutSec.min).max(timeoutSec.max);
 
 export const CreateSandbox = z.strictObject({
   /** Name or id of a template. */
@@ -57,13 +63,35 @@ export const CreateSandbox = z.strictObject({
   disk_mb: z.int().min(diskMb.min).max(diskMb.max).optional(),
   env: Env.optional(),
   metadata: Metadata.optional(),
-  timeout_sec: z.unknown().optional(),
-  on_timeout: z.unknown().optional(),
-  auto_resume: z.unknown().optional(),
-  network: z.unknown().optional(),
+  timeout_sec: Timeout.default(timeoutSec.default),
+  /** Destroy it at the end of its time, or pause it. */
+  on_timeout: OnTimeout.default('pause'),
+  /** Commands and files wake it when it is paused. */
+  auto_resume: z.boolean().default(true),
+  network: NetworkWish.default({ allow_out: [], deny_out: [] }),
 });
 export type CreateSandbox = z.output<typeof CreateSandbox>;
-export type CreateSandboxInput = Omit<z.input<typeof CreateSandbox>, (typeof FUTURE_CREATE_FIELDS)[number]>;
+export type CreateSandboxInput = z.input<typeof CreateSandbox>;
+
+/** What is left out stays as it is; `metadata` and `network` are replaced whole. */
+export const UpdateSandbox = z
+  .strictObject({
+    timeout_sec: Timeout.optional(),
+    on_timeout: OnTimeout.optional(),
+    auto_resume: z.boolean().optional(),
+    metadata: Metadata.optional(),
+    network: NetworkWish.optional(),
+  })
+  .refine((change) => Object.keys(change).length > 0, 'nothing to change');
+export type UpdateSandbox = z.output<typeof UpdateSandbox>;
+export type UpdateSandboxInput = z.input<typeof UpdateSandbox>;
+
+export const ResumeSandbox = z.strictObject({
+  /** False: only its disk comes back, and it boots. */
+  memory: z.boolean().default(true),
+});
+export type ResumeSandbox = z.output<typeof ResumeSandbox>;
+export type ResumeSandboxInput = z.input<typeof ResumeSandbox>;
 
 export const BuildInfo = z.object({
   id: z.string(),
@@ -80,8 +108,13 @@ export const Sandbox = z.object({
   vcpus: z.number(),
   memory_mb: z.number(),
   disk_mb: z.number(),
-  /** 0: never ends by itself. */
+  /** Idle time after which it ends; 0: never, unless there is an `end_at`. */
   timeout_sec: z.number(),
+  /** When it ends, whatever it does. */
+  end_at: z.string().optional(),
+  on_timeout: OnTimeout,
+  auto_resume: z.boolean(),
+  network: NetworkPolicy,
   /** Only while it runs. */
   guest_ip: z.string().optional(),
   host_ip: z.string().optional(),

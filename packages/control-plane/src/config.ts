@@ -23,10 +23,25 @@ const Environment = z.object({
   /** Comma-separated origins whose pages may open a WebSocket, besides the listen address itself. */
   THAW_ALLOWED_ORIGINS: z.string().default(''),
   THAW_RECONCILE_MS: z.coerce.number().int().min(50).default(5000),
+  /** How often the clock looks for sandboxes whose time is over. */
+  THAW_CLOCK_MS: z.coerce.number().int().min(10).default(1000),
+  /** Paused sandboxes are destroyed after this time; 0: never. */
+  THAW_DELETE_PAUSED_AFTER_SEC: z.coerce.number().int().min(0).default(0),
+  /** What was destroyed is forgotten after this time. */
+  THAW_PURGE_STOPPED_AFTER_SEC: z.coerce.number().int().min(1).default(86_400),
+  /** What a host has and no row wants is destroyed after this time. */
+  THAW_ORPHAN_GRACE_SEC: z.coerce.number().min(0).default(300),
   /** Of the data folder that this host's sandboxes are in; `thaw up` sets it. */
   THAW_IDENTITY: z.string().min(1).max(64).optional(),
   THAW_LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
 });
+
+/** How long what nobody uses is kept, in seconds. */
+export interface Retention {
+  /** 0: for ever. */
+  deletePausedAfterSec: number;
+  purgeStoppedAfterSec: number;
+}
 
 export interface Config {
   databaseUrl: string;
@@ -35,6 +50,9 @@ export interface Config {
   agentSocket: string;
   allowedOrigins: string[];
   reconcileMs: number;
+  clockMs: number;
+  retention: Retention;
+  orphanGraceMs: number;
   identity: string | undefined;
   logLevel: string;
 }
@@ -58,6 +76,12 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     agentSocket: settings.THAW_AGENT_SOCKET ?? `${settings.THAW_RUN}/agent.sock`,
     allowedOrigins: settings.THAW_ALLOWED_ORIGINS.split(',').filter((origin) => origin !== ''),
     reconcileMs: settings.THAW_RECONCILE_MS,
+    clockMs: settings.THAW_CLOCK_MS,
+    retention: {
+      deletePausedAfterSec: settings.THAW_DELETE_PAUSED_AFTER_SEC,
+      purgeStoppedAfterSec: settings.THAW_PURGE_STOPPED_AFTER_SEC,
+    },
+    orphanGraceMs: settings.THAW_ORPHAN_GRACE_SEC * 1000,
     identity: settings.THAW_IDENTITY,
     logLevel: settings.THAW_LOG_LEVEL,
   };

@@ -18,6 +18,7 @@ import { readTls, renewTls } from './http/tls.ts';
 import type { Plane } from './plane.ts';
 import { startReconcile } from './reconcile/loop.ts';
 import { Activity } from './sandbox/activity.ts';
+import { startClock } from './sandbox/clock.ts';
 import { InFlight } from './sandbox/in-flight.ts';
 
 const HOST_ID = 'default';
@@ -73,7 +74,8 @@ export async function startControlPlane(
       log.warn({ left }, 'verbs were still under way at the end; the next start settles them');
   });
 
-  undo.defer(startReconcile(plane, config.reconcileMs));
+  undo.defer(startReconcile(plane, config));
+  undo.defer(startClock(plane, config.clockMs));
 
   const keyring = new Keyring(db);
   const tls = config.tls && (await readTls(config.tls));

@@ -21,6 +21,13 @@ export interface Answer {
   body: any;
 }
 
+export interface TestOptions
+  extends Partial<Pick<Config, 'reconcileMs' | 'clockMs' | 'retention' | 'orphanGraceMs'>> {
+  cluster?: ThrowawayCluster;
+  server?: true;
+  pingEveryMs?: number;
+}
+
 export class TestPlane implements AsyncDisposable {
   readonly agent: FakeAgent;
   readonly config: Config;
@@ -48,12 +55,10 @@ export class TestPlane implements AsyncDisposable {
   }
 
   /**
-   * In a new database of `cluster`, or of one of its own. Rounds of reconcile come only at the start, unless
-   * `reconcileMs` says otherwise. With `server` it is PostgreSQL in any case.
+   * In a new database of `cluster`, or of one of its own. Rounds of reconcile come only at the start, and no
+   * clock ticks, unless the options say otherwise. With `server` it is PostgreSQL in any case.
    */
-  static async start(
-    options: { cluster?: ThrowawayCluster; server?: true; reconcileMs?: number; pingEveryMs?: number } = {},
-  ): Promise<TestPlane> {
+  static async start(options: TestOptions = {}): Promise<TestPlane> {
     await using undo = new AsyncDisposableStack();
     const inProcess =
       process.env.THAW_TEST_DATABASE === 'pglite' && !options.server && options.cluster === undefined;
@@ -70,6 +75,9 @@ export class TestPlane implements AsyncDisposable {
       agentSocket: agent.socketPath,
       allowedOrigins: ['http://allowed.example'],
       reconcileMs: options.reconcileMs ?? 3_600_000,
+      clockMs: options.clockMs ?? 3_600_000,
+      retention: options.retention ?? { deletePausedAfterSec: 0, purgeStoppedAfterSec: 86_400 },
+      orphanGraceMs: options.orphanGraceMs ?? 3_600_000,
       identity: undefined,
       logLevel: process.env.THAW_LOG_LEVEL ?? 'silent',
     };

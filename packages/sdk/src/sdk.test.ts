@@ -57,6 +57,7 @@ describe('the client', () => {
         ...row,
         id: `sbx${i}`,
         metadata: '{"many":"yes"}',
+        network: undefined,
         build_id: null,
         created_at: undefined,
       };

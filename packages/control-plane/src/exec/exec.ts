@@ -1,11 +1,10 @@
 import { decodeBytes, type Exec, type ExecResult, ThawError, textOf, toBase64 } from '@thaw/api';
 import type { Plane } from '../plane.ts';
-import { requireRunning } from '../sandbox/sandbox.ts';
+import { enter } from '../sandbox/enter.ts';
 
 /** Runs a command to its end. It is not tied to the client: one that goes away does not stop it. */
 export async function exec(plane: Plane, teamId: string, id: string, wish: Exec): Promise<ExecResult> {
-  await requireRunning(plane, teamId, id);
-  plane.activity.touch(id);
+  using _ = await enter(plane, teamId, id);
   const started = performance.now();
   const answer = await plane.host
     .exec({
@@ -24,7 +23,6 @@ export async function exec(plane: Plane, teamId: string, id: string, wish: Exec)
         cause: error,
       });
     });
-  plane.activity.touch(id);
   const stdout = textOf(answer.stdout);
   const stderr = textOf(answer.stderr);
   const text = stdout !== undefined && stderr !== undefined;

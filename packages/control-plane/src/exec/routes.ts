@@ -3,8 +3,8 @@ import { z } from 'zod';
 import type { VerifyKey } from '../auth/key.ts';
 import type { App } from '../http/app.ts';
 import type { Plane } from '../plane.ts';
+import { checkEnter } from '../sandbox/enter.ts';
 import { SandboxParams } from '../sandbox/routes.ts';
-import { requireRunning } from '../sandbox/sandbox.ts';
 import { exec } from './exec.ts';
 import { Messages } from './socket.ts';
 import { execStream } from './stream.ts';
@@ -46,7 +46,7 @@ export function execRoutes(app: App, plane: Plane, options: ExecOptions): void {
     // What is wrong before the upgrade is an HTTP answer.
     preHandler: async (request) => {
       options.checkOrigin(request.headers.origin);
-      if (request.teamId) await requireRunning(plane, request.teamId, request.params.id);
+      if (request.teamId) await checkEnter(plane, request.teamId, request.params.id);
     },
     handler: () => {
       throw new ThawError('invalid_request', 'this path is a WebSocket', { status: 426 });

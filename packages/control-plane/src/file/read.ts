@@ -1,7 +1,8 @@
 /** Files out of a guest. Nothing is answered before the first bytes are here: a missing file is a 404, not an empty body. */
 import { type ReadFile, ThawError } from '@thaw/api';
 import type { Plane } from '../plane.ts';
-import { requireRunning } from '../sandbox/sandbox.ts';
+import { enter } from '../sandbox/enter.ts';
+import { held } from '../sandbox/held.ts';
 import { BUFFERED_BYTES_MAX } from './write.ts';
 
 export async function readBuffered(
@@ -29,20 +30,17 @@ export async function readStream(
   id: string,
   wish: ReadFile,
 ): Promise<AsyncGenerator<Uint8Array>> {
-  await requireRunning(plane, teamId, id);
-  plane.activity.touch(id);
+  using entered = new DisposableStack();
+  entered.use(await enter(plane, teamId, id));
   const abort = new AbortController();
+  entered.defer(() => abort.abort());
   const request = { sandboxId: id, path: wish.path, user: wish.user ?? '' };
   const chunks = plane.host.readFile(request, abort.signal)[Symbol.asyncIterator]();
   const first = await chunks.next();
-  return (async function* () {
-    try {
-      for (let next = first; !next.done; next = await chunks.next()) {
-        if (next.value.length > 0) yield next.value;
-      }
-      plane.activity.touch(id);
-    } finally {
-      abort.abort();
+  const rest = (async function* () {
+    for (let next = first; !next.done; next = await chunks.next()) {
+      if (next.value.length > 0) yield next.value;
     }
   })();
+  return held(entered.move(), rest);
 }

@@ -3,8 +3,8 @@ import { ThawError } from '@thaw/api';
 import type { FastifyRequest } from 'fastify';
 import type { WritePart } from '../host/agent.ts';
 import type { Plane } from '../plane.ts';
-import { requireRunning } from '../sandbox/sandbox.ts';
-import { uploadParts } from './parts.ts';
+import { checkEnter, enter } from '../sandbox/enter.ts';
+import { type UploadPart, uploadParts } from './parts.ts';
 
 export const BUFFERED_BYTES_MAX = 100 * 1024 * 1024;
 /** Of all buffered uploads together. */
@@ -20,7 +20,7 @@ export async function writeBuffered(
   id: string,
   request: FastifyRequest,
 ): Promise<void> {
-  await requireRunning(plane, teamId, id);
+  await checkEnter(plane, teamId, id);
   if (Number(request.headers['content-length'] ?? 0) > BUFFERED_BYTES_MAX) throw tooLarge();
   const fields: { path?: string; user?: string } = {};
   let content: Buffer[] | undefined;
@@ -45,7 +45,7 @@ export async function writeBuffered(
     }
     if (fields.path === undefined) throw new ThawError('invalid_request', 'path: missing');
     if (!content) throw new ThawError('invalid_request', 'file: missing');
-    await send(plane, id, { ...fields, path: fields.path }, content);
+    await send(plane, teamId, id, { ...fields, path: fields.path }, content);
   } finally {
     bufferedBytes -= held;
   }
@@ -58,9 +58,10 @@ export async function writeStream(
   id: string,
   request: FastifyRequest,
 ): Promise<void> {
-  await requireRunning(plane, teamId, id);
+  await checkEnter(plane, teamId, id);
+  const parts = uploadParts(request, Number.POSITIVE_INFINITY);
   const fields: { path?: string; user?: string } = {};
-  for await (const part of uploadParts(request, Number.POSITIVE_INFINITY)) {
+  for await (const part of parts) {
     if (part.name !== 'file') {
       fields[part.name] = part.value;
       continue;
@@ -68,20 +69,33 @@ export async function writeStream(
     if (fields.path === undefined) {
       throw new ThawError('invalid_request', 'path: must come before file in a streamed upload');
     }
-    return send(plane, id, { ...fields, path: fields.path }, part.content);
+    await send(plane, teamId, id, { ...fields, path: fields.path }, followed(part.content, parts));
+    return;
   }
   throw new ThawError('invalid_request', `${fields.path === undefined ? 'path' : 'file'}: missing`);
 }
 
+/** The bytes of `content`, if the form ends after them: a field that came too late would be passed over. */
+async function* followed(
+  content: AsyncIterable<Buffer>,
+  parts: AsyncGenerator<UploadPart>,
+): AsyncGenerator<Buffer> {
+  yield* content;
+  const late = await parts.next();
+  if (!late.done) {
+    throw new ThawError('invalid_request', `${late.value.name}: must come before file in a streamed upload`);
+  }
+}
+
 async function send(
   plane: Plane,
+  teamId: string,
   id: string,
   to: { path: string; user?: string },
   content: Iterable<Buffer> | AsyncIterable<Buffer>,
 ): Promise<void> {
-  plane.activity.touch(id);
+  using _ = await enter(plane, teamId, id);
   await plane.host.writeFile(writeParts(id, to, content));
-  plane.activity.touch(id);
 }
 
 async function* writeParts(

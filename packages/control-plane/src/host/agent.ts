@@ -8,28 +8,38 @@ import {
   type Transport,
 } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
-import { ThawError } from '@thaw/api';
+import { type NetworkPolicy, ThawError } from '@thaw/api';
 import {
   type CreateSandboxRequestSchema,
   type ExecRequestSchema,
   type ExecResponse,
   type ExecStreamRequestSchema,
   type ExecStreamResponse,
+  type FileEntry,
   fromConnectError,
   type GetHostResponse,
   HostAgentService,
+  type ListDirRequestSchema,
+  type MakeDirRequestSchema,
+  type MoveFileRequestSchema,
+  type NetworkSchema,
   type ReadFileStreamRequestSchema,
+  type RemoveFileRequestSchema,
+  type ResizeTerminalRequestSchema,
   type SandboxInfo,
   type SendInputRequestSchema,
+  type StatFileRequestSchema,
   type StatSandboxResponse,
   type Template,
+  type WatchDirRequestSchema,
+  type WatchDirResponse,
   type WriteFileStreamRequestSchema,
 } from '@thaw/api/rpc';
 import type { Logger } from 'pino';
 import { currentRequest, REQUEST_ID } from '../http/request.ts';
 
 /** Longest time a host may take, in ms. An emulated guest boots slowly; a seal writes the memory it has to. */
-const DEADLINE_MS = {
+export const DEADLINE_MS = {
   create: 180_000,
   resume: 180_000,
   pause: 300_000,
@@ -38,7 +48,9 @@ const DEADLINE_MS = {
   deleteSnapshot: 60_000,
   list: 15_000,
   facts: 5_000,
-  input: 60_000,
+  network: 30_000,
+  file: 75_000,
+  removeFile: 300_000,
   signal: 10_000,
 } as const;
 const EXEC_DEFAULT_SEC = 30;
@@ -52,6 +64,13 @@ export type ExecCall = MessageInitShape<typeof ExecRequestSchema>;
 export type ExecStreamCall = MessageInitShape<typeof ExecStreamRequestSchema>;
 export type InputCall = MessageInitShape<typeof SendInputRequestSchema>;
 export type ReadCall = MessageInitShape<typeof ReadFileStreamRequestSchema>;
+export type ResizeCall = MessageInitShape<typeof ResizeTerminalRequestSchema>;
+export type StatFileCall = MessageInitShape<typeof StatFileRequestSchema>;
+export type ListDirCall = MessageInitShape<typeof ListDirRequestSchema>;
+export type MakeDirCall = MessageInitShape<typeof MakeDirRequestSchema>;
+export type MoveFileCall = MessageInitShape<typeof MoveFileRequestSchema>;
+export type RemoveFileCall = MessageInitShape<typeof RemoveFileRequestSchema>;
+export type WatchDirCall = MessageInitShape<typeof WatchDirRequestSchema>;
 export type WritePart = MessageInitShape<typeof WriteFileStreamRequestSchema>;
 
 export interface HostAgent {
@@ -62,18 +81,34 @@ export interface HostAgent {
   logs(id: string): Promise<string>;
   create(request: CreateRequest): Promise<SandboxInfo>;
   pause(id: string): Promise<SandboxInfo>;
-  resume(id: string): Promise<SandboxInfo>;
+  /** `cold` boots the disk of the last build and leaves its memory; `buildId` is the build that it was started from. */
+  resume(
+    id: string,
+    how: { network: NetworkPolicy; cold: boolean },
+  ): Promise<{ info: SandboxInfo; buildId: string }>;
+  /** What its guest may reach, from now on and after later resumes. */
+  setNetwork(id: string, network: NetworkPolicy): Promise<SandboxInfo>;
   /** A sandbox that the host does not know counts as destroyed. */
   destroy(id: string): Promise<void>;
   list(): Promise<SandboxInfo[]>;
   stat(id: string): Promise<StatSandboxResponse>;
   exec(request: ExecCall): Promise<ExecResponse>;
   execStream(request: ExecStreamCall, signal: AbortSignal): AsyncIterable<ExecStreamResponse>;
-  sendInput(request: InputCall): Promise<void>;
+  /** Resolves when the process has taken it, which may take as long as the process likes. */
+  sendInput(request: InputCall, signal: AbortSignal): Promise<void>;
+  resize(request: ResizeCall): Promise<void>;
   signal(id: string, pid: number, signal: 9 | 15): Promise<void>;
   /** The guest file is complete only if the last part says so. */
   writeFile(parts: AsyncIterable<WritePart>): Promise<void>;
   readFile(request: ReadCall, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  statFile(request: StatFileCall): Promise<FileEntry>;
+  listDir(request: ListDirCall): Promise<FileEntry[]>;
+  makeDir(request: MakeDirCall): Promise<FileEntry>;
+  moveFile(request: MoveFileCall): Promise<FileEntry>;
+  /** A whole tree; a path that does not exist is success. */
+  removeFile(request: RemoveFileCall): Promise<void>;
+  /** First `start`: what happens from then on is told. */
+  watchDir(request: WatchDirCall, signal: AbortSignal): AsyncIterable<WatchDirResponse>;
   snapshot(
     id: string,
     templateId: string,
@@ -102,7 +137,17 @@ export function connectHost(socketPath: string, log: Logger): HostAgent {
 export function hostOver(transport: Transport, log: Logger): HostAgent {
   const client = createClient(HostAgentService, transport);
   const calls = new Calls(log);
-  return { ...lifecycle(client, calls), ...guest(client, calls), ...templates(client, calls) };
+  return {
+    ...lifecycle(client, calls),
+    ...guest(client, calls),
+    ...folders(client, calls),
+    ...templates(client, calls),
+  };
+}
+
+/** A policy as the host takes it. */
+export function toNetwork(policy: NetworkPolicy): MessageInitShape<typeof NetworkSchema> {
+  return { internet: policy.internet, allowOut: policy.allow_out, denyOut: policy.deny_out };
 }
 
 type HostClient = Client<typeof HostAgentService>;
@@ -183,11 +228,17 @@ function lifecycle(client: HostClient, calls: Calls) {
       told(
         (await calls.unary('pause', DEADLINE_MS.pause, (o) => client.pauseSandbox({ sandboxId }, o))).sandbox,
       ),
-    resume: async (sandboxId) =>
-      told(
-        (await calls.unary('resume', DEADLINE_MS.resume, (o) => client.resumeSandbox({ sandboxId }, o)))
-          .sandbox,
-      ),
+    resume: async (sandboxId, { network, cold }) => {
+      const request = { sandboxId, network: toNetwork(network), cold };
+      const answer = await calls.unary('resume', DEADLINE_MS.resume, (o) => client.resumeSandbox(request, o));
+      return { info: told(answer.sandbox), buildId: answer.buildId };
+    },
+    setNetwork: async (sandboxId, network) => {
+      const request = { sandboxId, network: toNetwork(network) };
+      return told(
+        (await calls.unary('network', DEADLINE_MS.network, (o) => client.setNetwork(request, o))).sandbox,
+      );
+    },
     destroy: (sandboxId) =>
       calls.gone('destroy', DEADLINE_MS.destroy, (o) => client.destroySandbox({ sandboxId }, o)),
     list: async () =>
@@ -203,8 +254,11 @@ function guest(client: HostClient, calls: Calls) {
       return calls.unary('exec', timeoutMs, (o) => client.exec(request, o));
     },
     execStream: (request, signal) => calls.stream('exec stream', client.execStream(request, { signal })),
-    sendInput: async (request) => {
-      await calls.unary('input', DEADLINE_MS.input, (o) => client.sendInput(request, o));
+    sendInput: async (request, signal) => {
+      await calls.unary('input', undefined, () => client.sendInput(request, { signal }));
+    },
+    resize: async (request) => {
+      await calls.unary('resize', DEADLINE_MS.signal, (o) => client.resizeTerminal(request, o));
     },
     signal: async (sandboxId, pid, signal) => {
       await calls.unary('signal', DEADLINE_MS.signal, (o) =>
@@ -218,6 +272,23 @@ function guest(client: HostClient, calls: Calls) {
       for await (const part of calls.stream('read file', client.readFileStream(request, { signal })))
         yield part.chunk;
     },
+  } satisfies Partial<HostAgent>;
+}
+
+function folders(client: HostClient, calls: Calls) {
+  return {
+    statFile: async (request) =>
+      told((await calls.unary('stat file', DEADLINE_MS.file, (o) => client.statFile(request, o))).entry),
+    listDir: async (request) =>
+      (await calls.unary('list folder', DEADLINE_MS.file, (o) => client.listDir(request, o))).entries,
+    makeDir: async (request) =>
+      told((await calls.unary('make folder', DEADLINE_MS.file, (o) => client.makeDir(request, o))).entry),
+    moveFile: async (request) =>
+      told((await calls.unary('move file', DEADLINE_MS.file, (o) => client.moveFile(request, o))).entry),
+    removeFile: async (request) => {
+      await calls.unary('remove file', DEADLINE_MS.removeFile, (o) => client.removeFile(request, o));
+    },
+    watchDir: (request, signal) => calls.stream('watch folder', client.watchDir(request, { signal })),
   } satisfies Partial<HostAgent>;
 }
 

@@ -37,6 +37,7 @@ export class FakeAgent implements AsyncDisposable {
   readonly #server = createServer();
 
   constructor(socketPath: string) {
+  lastResume: Parameters<ServiceImpl<typeof HostAgentService>['resumeSandbox']>[0] | undefined;
     this.socketPath = socketPath;
     for (const name of ['minimal', 'base']) this.#addTemplate({ id: name, name, type: 'base', diskMb: 1024 });
   }
@@ -182,6 +183,8 @@ export class FakeAgent implements AsyncDisposable {
         return { sandbox };
       },
       destroySandbox: async (request) => {
+          network: request.network ?? { internet: true },
+          createdAtUnix: BigInt(Math.floor(Date.now() / 1000)),
         await this.#enter('destroySandbox');
         this.#require(request.sandboxId);
         this.sandboxes.delete(request.sandboxId);
@@ -205,6 +208,14 @@ export class FakeAgent implements AsyncDisposable {
       listSandboxes: async () => {
         await this.#enter('listSandboxes');
         return { sandboxes: [...this.sandboxes.values()] };
+        if (request.network !== undefined) sandbox.network = request.network;
+        this.lastResume = request;
+        return { sandbox, buildId: sandbox.build?.id ?? 'base' };
+      },
+      setNetwork: async (request) => {
+        await this.#enter('setNetwork');
+        const sandbox = this.#require(request.sandboxId);
+        sandbox.network = request.network!;
       },
     } satisfies Partial<ServiceImpl<typeof HostAgentService>>;
   }

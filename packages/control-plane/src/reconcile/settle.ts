@@ -3,7 +3,7 @@ import type { SandboxInfo } from '@thaw/api/rpc';
 import type { Plane } from '../plane.ts';
 import { finishDestroy } from '../sandbox/end.ts';
 import { recordHostState } from '../sandbox/sandbox.ts';
-import { moveSandbox, type SandboxRow } from '../sandbox/table.ts';
+import { findSandbox, moveSandbox, type SandboxRow } from '../sandbox/table.ts';
 import { verdict } from './verdict.ts';
 
 /** Asks the host about one row whose verb failed, and writes down the answer. */
@@ -28,12 +28,24 @@ export async function apply(plane: Plane, row: SandboxRow, info: SandboxInfo | u
       const patch = { status: judged.status, host_ip: null, error_reason: judged.reason ?? null };
       return (await moveSandbox(plane.db, row.id, [row.status], patch, row.revision)) !== undefined;
     }
+    case 'network':
+      return plane.verbs.run(
+        row.id,
+        'reconcile',
+        `sandbox ${row.id}: its network is being changed`,
+        async () => {
+          const now = await findSandbox(plane.db, row.team_id, row.id);
+          if (now?.revision !== row.revision) return false;
+          await plane.host.setNetwork(row.id, row.network);
+          return true;
+        },
+      );
     case 'destroy': {
       const stopping = await moveSandbox(
         plane.db,
         row.id,
         [row.status],
-        { status: 'stopping' },
+        { status: 'stopping', plane: plane.id },
         row.revision,
       );
       if (stopping) await finishDestroy(plane, stopping);

@@ -1,6 +1,7 @@
 /** What a row should become, judged by what the host says. Pure: no database, no host. */
-import type { SandboxStatus } from '@thaw/api';
-import type { SandboxInfo } from '@thaw/api/rpc';
+import { isDeepStrictEqual } from 'node:util';
+import type { NetworkPolicy, SandboxStatus } from '@thaw/api';
+import type { Network, SandboxInfo } from '@thaw/api/rpc';
 
 export type Verdict =
   | { kind: 'keep' }
@@ -8,6 +9,8 @@ export type Verdict =
   | { kind: 'follow'; info: SandboxInfo }
   /** The host does not know it. */
   | { kind: 'become'; status: 'error' | 'stopped'; reason?: string }
+  /** It runs, but its guest may not reach what the row says. */
+  | { kind: 'network' }
   /** It was to be destroyed and is not yet. */
   | { kind: 'destroy' };
 
@@ -15,7 +18,7 @@ const KEEP: Verdict = { kind: 'keep' };
 const SETTLED: readonly string[] = ['running', 'paused', 'error'];
 
 export function verdict(
-  row: { status: SandboxStatus; build_id: string | null },
+  row: { status: SandboxStatus; build_id: string | null; network: NetworkPolicy },
   info: SandboxInfo | undefined,
 ): Verdict {
   // A pending row whose create was cut off is destroyed too: its caller never learned the id.
@@ -25,7 +28,10 @@ export function verdict(
     if (!SETTLED.includes(info.status)) return KEEP;
     if (row.status === 'pending') return { kind: 'destroy' };
     const same = info.status === row.status && (info.build === undefined || info.build.id === row.build_id);
-    return same ? KEEP : { kind: 'follow', info };
+    if (!same) return { kind: 'follow', info };
+    return row.status === 'running' && info.network && !isSame(row.network, info.network)
+      ? { kind: 'network' }
+      : KEEP;
   }
   switch (row.status) {
     case 'pending':
@@ -46,4 +52,12 @@ export function verdict(
     case 'snapshotting':
       return { kind: 'become', status: 'error', reason: `its host lost it while it was ${row.status}` };
   }
+}
+
+function isSame(policy: NetworkPolicy, network: Network): boolean {
+  return (
+    policy.internet === network.internet &&
+    isDeepStrictEqual(policy.allow_out, network.allowOut) &&
+    isDeepStrictEqual(policy.deny_out, network.denyOut)
+  );
 }

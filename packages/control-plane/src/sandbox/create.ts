@@ -1,6 +1,6 @@
 import {
   type CreateSandbox,
-  FUTURE_CREATE_FIELDS,
+  networkPolicy,
   newSandboxId,
   SANDBOX_LIMITS,
   type Sandbox,
@@ -9,6 +9,7 @@ import {
 import type { SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
 import { throughOutage } from '../db/connect.ts';
+import { toNetwork } from '../host/agent.ts';
 import type { Plane } from '../plane.ts';
 import { syncTemplates } from '../template/sync.ts';
 import { findTemplate, type TemplateRow } from '../template/table.ts';
@@ -22,12 +23,6 @@ export async function createSandbox(
   { teamId, keyId }: Owner,
   wish: CreateSandbox,
 ): Promise<Sandbox> {
-  for (const field of FUTURE_CREATE_FIELDS) {
-    if (wish[field] === undefined) continue;
-    throw new ThawError('not_implemented', `${field} is not implemented yet; sandboxes never time out`, {
-      status: 400,
-    });
-  }
   const template = await requireTemplate(plane, teamId, wish.template);
   const size = sizeOf(template, wish);
   await checkAgainstHost(plane, size);
@@ -43,6 +38,10 @@ export async function createSandbox(
     template: template.name,
     status: 'pending',
     ...size,
+    timeout_sec: wish.timeout_sec,
+    on_timeout: wish.on_timeout,
+    auto_resume: wish.auto_resume,
+    network: JSON.stringify(networkPolicy(wish.network)),
     metadata: JSON.stringify(wish.metadata ?? {}),
   } as const;
   await admit(plane.db, { teamId, keyId }, async (db) => {
@@ -127,6 +126,7 @@ async function onHost(
       memoryMb: row.memory_mb,
       diskMb: row.disk_mb,
       env,
+      network: toNetwork(row.network),
     });
   } catch (error) {
     // Also after a timeout: what the host may still have made must not outlive the answer.

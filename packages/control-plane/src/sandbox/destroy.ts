@@ -3,7 +3,7 @@ import { SANDBOX_STATUSES } from '@thaw/api';
 import type { Plane } from '../plane.ts';
 import { finishDestroy } from './end.ts';
 import { requireSandbox } from './sandbox.ts';
-import { moveSandbox } from './table.ts';
+import { moveSandbox, type SandboxRow } from './table.ts';
 
 const LIVE: readonly SandboxStatus[] = SANDBOX_STATUSES.filter((status) => status !== 'stopped');
 
@@ -14,5 +14,21 @@ export async function destroySandbox(plane: Plane, teamId: string, id: string): 
   await plane.verbs.after(id, 'destroy', `sandbox ${id} is stopping`, async () => {
     const stopping = await moveSandbox(plane.db, id, LIVE, { status: 'stopping', plane: plane.id });
     if (stopping) await finishDestroy(plane, stopping);
+  });
+}
+
+/** At the end of its time: not if it changed since `row` was read, nor if it is used again. True if it was destroyed. */
+export function destroyExpired(
+  plane: Plane,
+  row: SandboxRow,
+  still: () => boolean = () => true,
+): Promise<boolean> {
+  const { id } = row;
+  return plane.verbs.run(id, 'expire', `sandbox ${id} is stopping`, async () => {
+    if (!still()) return false;
+    const patch = { status: 'stopping', plane: plane.id } as const;
+    const stopping = await moveSandbox(plane.db, id, [row.status], patch, row.revision);
+    if (stopping) await finishDestroy(plane, stopping);
+    return stopping !== undefined;
   });
 }

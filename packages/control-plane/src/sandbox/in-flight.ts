@@ -32,6 +32,13 @@ export class InFlight {
     }
   }
 
+  /** Resolves when nothing is under way for the id, whatever came of it. */
+  async idle(id: string): Promise<void> {
+    for (let entry = this.#entries.get(id); entry; entry = this.#entries.get(id)) {
+      await entry.promise.catch(() => {});
+    }
+  }
+
   has(id: string): boolean {
     return this.#entries.has(id);
   }

@@ -1,4 +1,4 @@
-import { CreateSandbox, ListSandboxes, Sandbox, SandboxStats } from '@thaw/api';
+import { CreateSandbox, ListSandboxes, ResumeSandbox, Sandbox, SandboxStats, UpdateSandbox } from '@thaw/api';
 import { z } from 'zod';
 import type { App } from '../http/app.ts';
 import { NO_CONTENT } from '../http/openapi.ts';
@@ -10,6 +10,7 @@ import { pauseSandbox } from './pause.ts';
 import { resumeSandbox } from './resume.ts';
 import { requireSandbox, toSandbox } from './sandbox.ts';
 import { statSandbox } from './stats.ts';
+import { updateSandbox } from './update.ts';
 
 export const SandboxParams = z.object({ id: z.string().describe('The id of a sandbox') });
 const NoBody = z.strictObject({}).nullish();
@@ -56,6 +57,17 @@ export function sandboxRoutes(app: App, plane: Plane): void {
     },
     handler: (request) => statSandbox(plane, request.teamId, request.params.id),
   });
+  app.patch('/v1/sandboxes/:id', {
+    schema: {
+      operationId: 'updateSandbox',
+      summary: 'Change when a sandbox ends, what wakes it, what it may reach, its notes',
+      description: 'What is left out stays as it is. `metadata` and `network` are replaced whole.',
+      params: SandboxParams,
+      body: UpdateSandbox,
+      response: { 200: Sandbox },
+    },
+    handler: (request) => updateSandbox(plane, request.teamId, request.params.id, request.body),
+  });
   app.delete('/v1/sandboxes/:id', {
     schema: {
       operationId: 'destroySandbox',
@@ -83,9 +95,10 @@ export function sandboxRoutes(app: App, plane: Plane): void {
       operationId: 'resumeSandbox',
       summary: 'Let a paused sandbox go on, or one in `error` from its last build',
       params: SandboxParams,
-      body: NoBody,
+      body: ResumeSandbox.nullish(),
       response: { 200: Sandbox },
     },
-    handler: (request) => resumeSandbox(plane, request.teamId, request.params.id),
+    handler: (request) =>
+      resumeSandbox(plane, request.teamId, request.params.id, request.body ?? { memory: true }),
   });
 }

@@ -18,6 +18,7 @@ describe('sandboxes', () => {
       vcpus: 2,
       memory_mb: 256,
       metadata: { user: 'ann' },
+      auto_resume: false,
     });
     assert.equal(created.status, 201, JSON.stringify(created.body));
     const { id } = created.body;
@@ -94,10 +95,19 @@ describe('sandboxes', () => {
       [{ metadata: { a: '\ud800' } }, 400, 'invalid_request', /Unicode/],
       [{ metadata: { a: '\0' } }, 400, 'invalid_request', /NUL/],
       [{ unknown_field: 1 }, 400, 'invalid_request', /unknown_field/],
-      [{ timeout_sec: 10 }, 400, 'not_implemented', /timeout_sec is not implemented/],
-      [{ on_timeout: 'kill' }, 400, 'not_implemented', /on_timeout/],
-      [{ auto_resume: false }, 400, 'not_implemented', /auto_resume/],
-      [{ network: {} }, 400, 'not_implemented', /network/],
+      [{ timeout_sec: -1 }, 400, 'invalid_request', /timeout_sec/],
+      [{ timeout_sec: 1.5 }, 400, 'invalid_request', /timeout_sec/],
+      [{ timeout_sec: 31_536_001 }, 400, 'invalid_request', /timeout_sec/],
+      [{ on_timeout: 'freeze' }, 400, 'invalid_request', /on_timeout/],
+      [{ auto_resume: 'yes' }, 400, 'invalid_request', /auto_resume/],
+      [{ network: { internet: 1 } }, 400, 'invalid_request', /network\.internet/],
+      [{ network: { deny: [] } }, 400, 'invalid_request', /deny/],
+      [{ network: { deny_out: ['example.org'] } }, 400, 'invalid_request', /network\.deny_out\.0.*IPv4/],
+      [{ network: { deny_out: ['192.0.2.1/24'] } }, 400, 'invalid_request', /host bits/],
+      [{ network: { allow_out: ['::1'] } }, 400, 'invalid_request', /IPv6/],
+      [{ network: { allow_out: ['10.0.0.0/24'] } }, 400, 'invalid_request', /special range/],
+      [{ network: { allow_out: ['169.254.169.254'] } }, 400, 'invalid_request', /special range/],
+      [{ network: { allow_out: Array(257).fill('192.0.2.1') } }, 400, 'invalid_request', /allow_out/],
     ];
     for (const [body, status, code, message] of cases) {
       const answer = await test.ask('POST', '/v1/sandboxes', body);

@@ -17,7 +17,7 @@ export async function requireSandbox(plane: Plane, teamId: string, id: string): 
   return row;
 }
 
-/** The row, if commands and files of its guest can be reached now; a snapshot does not interrupt them. */
+/** The row, if its guest can be reached now; a snapshot does not interrupt that. */
 export async function requireRunning(plane: Plane, teamId: string, id: string): Promise<SandboxRow> {
   const row = await requireSandbox(plane, teamId, id);
   if (row.status !== 'running' && row.status !== 'snapshotting') throw wrongState(row);
@@ -64,6 +64,10 @@ export function toSandbox(row: SandboxRow, timings?: Record<string, number>): Sa
     memory_mb: row.memory_mb,
     disk_mb: row.disk_mb,
     timeout_sec: row.timeout_sec,
+    ...(row.end_at && { end_at: row.end_at.toISOString() }),
+    on_timeout: row.on_timeout,
+    auto_resume: row.auto_resume,
+    network: row.network,
     ...(alive && { guest_ip: GUEST_IP, host_ip: row.host_ip! }),
     ...(row.isolation && { isolation: row.isolation }),
     ...(row.vmm && { vmm: row.vmm }),

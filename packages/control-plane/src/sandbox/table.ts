@@ -81,6 +81,11 @@ export function moveSandbox(
       const update = cte
         .updateTable('sandboxes')
         .set({ ...patch, last_updated: sql<Date>`now()` })
+        .$if(patch.status !== undefined, (set) =>
+          set.set({
+            status_since: sql<Date>`case when status = ${patch.status} then status_since else now() end`,
+          }),
+        )
         .set((row) => ({ revision: row('revision', '+', 1) }))
         .where('id', '=', id)
         .where('status', 'in', [...from]);
@@ -107,6 +112,55 @@ export function listLiveSandboxes(db: Database, hostId: string): Promise<Sandbox
     .where('sandboxes.host_id', '=', hostId)
     .where('sandboxes.status', '<>', 'stopped')
     .execute();
+}
+
+/** Running ones whose time is over, by the database's clock. */
+export function listExpired(db: Database, hostId: string): Promise<SandboxRow[]> {
+  return select(db)
+    .where('sandboxes.host_id', '=', hostId)
+    .where('sandboxes.status', '=', 'running')
+    .where(
+      sql<boolean>`(sandboxes.end_at <= now() or (sandboxes.timeout_sec > 0
+        and sandboxes.last_active_at + sandboxes.timeout_sec * interval '1 second' <= now()))`,
+    )
+    .execute();
+}
+
+/** Those that have been in `status` for longer than `sec`. */
+export function listSince(
+  db: Database,
+  hostId: string,
+  status: SandboxStatus,
+  sec: number,
+): Promise<SandboxRow[]> {
+  return select(db)
+    .where('sandboxes.host_id', '=', hostId)
+    .where('sandboxes.status', '=', status)
+    .where(sql<boolean>`sandboxes.status_since < now() - ${sec} * interval '1 second'`)
+    .execute();
+}
+
+/** Forgets sandboxes that were stopped longer ago than `sec`. Answers how many. */
+export async function purgeStopped(db: Database, hostId: string, sec: number): Promise<number> {
+  const { numDeletedRows } = await db
+    .deleteFrom('sandboxes')
+    .where('host_id', '=', hostId)
+    .where('status', '=', 'stopped')
+    .where(sql<boolean>`status_since < now() - ${sec} * interval '1 second'`)
+    .executeTakeFirst();
+  return Number(numDeletedRows);
+}
+
+/** Which of the ids have a row that is not stopped. */
+export async function findLive(db: Database, ids: readonly string[]): Promise<ReadonlySet<string>> {
+  if (ids.length === 0) return new Set();
+  const rows = await db
+    .selectFrom('sandboxes')
+    .select('id')
+    .where('id', 'in', [...ids])
+    .where('status', '<>', 'stopped')
+    .execute();
+  return new Set(rows.map(({ id }) => id));
 }
 
 export async function touchSandboxes(db: Database, ids: readonly string[]): Promise<void> {

@@ -22,9 +22,13 @@ export interface Verb<T> {
   through: SandboxStatus;
   /** It takes CPU and memory: only if the quotas allow. */
   admitted?: true;
+  /** Asked last before the guard: false leaves the sandbox as it is. */
+  still?: () => boolean;
+  /** Only if nothing else happened to the row since. */
+  revision?: number;
   /** Asks the host; `info` is the sandbox's state after it. */
-  act: () => Promise<{ info: SandboxInfo; value: T }>;
-  patch?: (before: SandboxRow) => SandboxPatch;
+  act: (guarded: SandboxRow) => Promise<{ info: SandboxInfo; value: T }>;
+  patch?: (before: SandboxRow, value: T) => SandboxPatch;
 }
 
 export async function transition<T>(
@@ -33,8 +37,10 @@ export async function transition<T>(
   verb: Verb<T>,
 ): Promise<{ row: SandboxRow; timings: Record<string, number>; value: T }> {
   const before = (await findSandbox(plane.db, row.team_id, row.id)) ?? row;
-  const move = (db: Database) =>
-    moveSandbox(db, row.id, verb.from, { status: verb.through, plane: plane.id });
+  const move = async (db: Database) =>
+    verb.still?.() === false
+      ? undefined
+      : moveSandbox(db, row.id, verb.from, { status: verb.through, plane: plane.id }, verb.revision);
   const owner = { teamId: row.team_id, keyId: row.key_id };
   const guarded = await (verb.admitted ? admit(plane.db, owner, move) : move(plane.db));
   if (!guarded) {
@@ -43,7 +49,7 @@ export async function transition<T>(
   }
   let result: { info: SandboxInfo; value: T };
   try {
-    result = await verb.act();
+    result = await verb.act(guarded);
   } catch (error) {
     await settle(plane, guarded).catch((cause) =>
       plane.log.warn({ err: cause, sandbox: row.id }, 'the state after a failed verb is not known yet'),
@@ -54,7 +60,7 @@ export async function transition<T>(
   }
   const { info, value } = result;
   const after = await throughOutage(() =>
-    recordHostState(plane, guarded, [verb.through], info, verb.patch?.(before)),
+    recordHostState(plane, guarded, [verb.through], info, verb.patch?.(before, value)),
   );
   if (!after) throw new ThawError('conflict', `sandbox ${row.id} was changed by someone else`);
   return { row: after, timings: info.timingsMs, value };

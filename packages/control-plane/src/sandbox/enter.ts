@@ -1,0 +1,61 @@
+/** How commands and files get into a sandbox: a paused one is woken for them if it may be. */
+import { ThawError } from '@thaw/api';
+import type { Plane } from '../plane.ts';
+import { wake } from './resume.ts';
+import { requireSandbox, wrongState } from './sandbox.ts';
+import type { SandboxRow } from './table.ts';
+import { untilMoved } from './until-moved.ts';
+
+/** Pauses and resumes that may come between before the caller is told to try again. */
+const TRIES = 8;
+
+/**
+ * Resolves when the sandbox can be reached. Its idle clock stands still until what this answers is disposed of.
+ * However many wait for a paused one, it is resumed once.
+ */
+export async function enter(plane: Plane, teamId: string, id: string): Promise<Disposable> {
+  const row = await requireSandbox(plane, teamId, id);
+  const use = plane.activity.during(id);
+  try {
+    await awaken(plane, row);
+    return use;
+  } catch (error) {
+    use[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function awaken(plane: Plane, first: SandboxRow): Promise<void> {
+  let row = first;
+  for (let tried = 0; tried < TRIES; tried++) {
+    if (isReachable(row)) return;
+    if (!canWake(row)) throw wrongState(row);
+    if (row.status === 'paused') {
+      try {
+        await wake(plane, row);
+      } catch (error) {
+        // Someone else was quicker; what came of it is seen below.
+        if (!(error instanceof ThawError && error.kind === 'invalid_state')) throw error;
+      }
+    } else {
+      await untilMoved(plane, row);
+    }
+    row = await requireSandbox(plane, row.team_id, row.id);
+  }
+  throw new ThawError('conflict', `sandbox ${row.id} is paused and resumed again and again`);
+}
+
+/** Throws what `enter` would throw now; wakes nothing. */
+export async function checkEnter(plane: Plane, teamId: string, id: string): Promise<void> {
+  const row = await requireSandbox(plane, teamId, id);
+  if (!isReachable(row) && !canWake(row)) throw wrongState(row);
+}
+
+/** A snapshot interrupts nobody. */
+function isReachable({ status }: SandboxRow): boolean {
+  return status === 'running' || status === 'snapshotting';
+}
+
+function canWake({ status, auto_resume }: SandboxRow): boolean {
+  return auto_resume && (status === 'paused' || status === 'pausing' || status === 'resuming');
+}
