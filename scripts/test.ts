@@ -2,7 +2,7 @@
  * Runs every suite and ends with one line: `N passed, N failed`. Unit tests run side by side, the ones on real
  * VMs one after another: they share the machine's two cores.
  *
- *   node scripts/test.ts [--only vectors|unit|rust|e2e] [--filter TEXT]
+ *   node scripts/test.ts [--only vectors|unit|pglite|rust|e2e] [--filter TEXT]
  */
 import { spawn } from 'node:child_process';
 import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -26,9 +26,14 @@ process.chdir(root);
 const { target, env } = rustTarget();
 const scratch = mkdtempSync(path.join(os.tmpdir(), 'thaw-test-'));
 
-function run(command: string, args: string[], onOutput: (text: string) => void): Promise<number> {
+function run(
+  command: string,
+  args: string[],
+  onOutput: (text: string) => void,
+  own: NodeJS.ProcessEnv = {},
+): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'], env });
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'], env: { ...env, ...own } });
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       process.stdout.write(text);
       onOutput(text);
@@ -54,7 +59,7 @@ async function rust(args: string[]): Promise<Counts> {
 }
 
 /** Node's test runner over `files`; its totals are read from a TAP copy of the report. */
-async function node(files: string[], concurrency: number): Promise<Counts> {
+async function node(files: string[], concurrency: number, own: NodeJS.ProcessEnv = {}): Promise<Counts> {
   const chosen = files.filter((file) => file.includes(values.filter ?? ''));
   if (chosen.length === 0) return { passed: 0, failed: 0 };
   const tap = path.join(scratch, `${concurrency}-${chosen.length}.tap`);
@@ -73,6 +78,7 @@ async function node(files: string[], concurrency: number): Promise<Counts> {
       ...chosen,
     ],
     () => {},
+    own,
   );
   const report = readFileSync(tap, 'utf8');
   const total = (name: string) => Number(report.match(new RegExp(`^# ${name} (\\d+)$`, 'm'))?.[1] ?? 0);
@@ -89,11 +95,20 @@ const suites: Record<string, () => Promise<Counts>> = {
   },
   unit: () =>
     node(globSync(['packages/*/src/**/*.test.ts', 'scripts/*.test.ts', 'guest/*.test.ts']).sort(), 2),
+  // The control plane once more, on the other engine; what needs a server of its own is left out.
+  pglite: () =>
+    node(
+      globSync('packages/control-plane/src/**/*.test.ts')
+        .filter((file) => /TestPlane\.start\((?!\{[^}]*server: true)/.test(readFileSync(file, 'utf8')))
+        .sort(),
+      2,
+      { THAW_TEST_DATABASE: 'pglite' },
+    ),
   rust: () => rust(['--target', target, '--workspace', '--exclude', 'thaw-preload']),
   e2e: () => node(globSync('tests/**/*.test.ts').sort(), 1),
 };
 
-const names = values.only === undefined ? ['unit', 'rust', 'e2e'] : [values.only];
+const names = values.only === undefined ? ['unit', 'pglite', 'rust', 'e2e'] : [values.only];
 const counts: Counts = { passed: 0, failed: 0 };
 try {
   for (const name of names) {
