@@ -29,7 +29,7 @@ export interface BuildSummary {
   diskStoredBytes: number;
 }
 
-export type Verb = 'create' | 'pause' | 'resume' | 'snapshot' | 'network' | 'destroy';
+export type Verb = 'create' | 'pause' | 'resume' | 'snapshot' | 'network' | 'destroy' | 'lost';
 
 /** Each holds a connection to the guest. */
 const CALLS_MAX = 512;
@@ -56,12 +56,13 @@ export class Sandbox {
 
   /**
    * Runs `work` as the only verb on this sandbox. The same verb with the same `key` in flight: its result.
-   * Throws `invalid_state` when another one is in flight; destroy waits for that instead.
+   * Throws `invalid_state` when another one is in flight; destroy waits for that instead, and so does everybody for the
+   * end of what a lost VM leaves.
    */
   async exclusive<T>(name: Verb, work: () => Promise<T>, key = ''): Promise<T> {
     if (this.#verb?.name === name && this.#verb.key === key) return this.#verb.done as Promise<T>;
     while (this.#verb !== undefined) {
-      if (name !== 'destroy') throw this.refused();
+      if (name !== 'destroy' && name !== 'lost' && this.#verb.name !== 'lost') throw this.refused();
       await this.#verb.done.catch(() => {});
     }
     const done = work();

@@ -4,32 +4,50 @@ import type { Machine } from './machine.ts';
 import { writeRecord } from './record.ts';
 import type { Sandbox } from './sandbox.ts';
 
+const LOST = {
+  vmm: 'the VM ended',
+  pager: 'the memory server ended',
+  blockstore: 'the disk server ended',
+} as const;
+const ROLES = ['vmm', 'pager', 'blockstore'] as const;
+
 /** To be called once for each machine that a sandbox gets. */
 export function watch(host: Host, sandbox: Sandbox, machine: Machine): void {
   const lost = (what: string): void => {
     if (!machine.isEnding) void fail(host, sandbox, machine, what);
   };
   // A guest whose pager or disk is gone hangs for ever, and the keeper's end takes the VM with it.
-  machine.keeper.on('exit', ({ role }) => {
-    if (role === 'vmm') lost('the VM ended');
-    else if (role === 'pager') lost('the memory server ended');
-    else if (role === 'blockstore') lost('the disk server ended');
+  machine.keeper.on('exit', (exit) => {
+    const ended = ROLES.find((role) => role === exit.role);
+    if (ended !== undefined) lost(LOST[ended]);
   });
   machine.keeper.on('close', () => lost('the keeper ended'));
+  // What ended before anybody listened sends no event any more.
+  machine.keeper.status().then(
+    ({ roles }) => {
+      const ended = ROLES.find((role) => roles[role]?.running === false);
+      if (ended !== undefined) lost(LOST[ended]);
+    },
+    () => lost('the keeper ended'),
+  );
 }
 
+/** A verb in flight meets the same loss; what it leaves is settled after it, and before any other. */
 async function fail(host: Host, sandbox: Sandbox, machine: Machine, what: string): Promise<void> {
   host.log.error({ sandbox: sandbox.id, what }, 'sandbox lost');
-  const wasRunning = sandbox.state.status === 'running';
-  if (wasRunning) sandbox.state = { status: 'error', reason: what };
   sandbox.endCalls();
-  await machine
+  const ended = machine
     .end()
     .catch((error) => host.log.error({ sandbox: sandbox.id, err: error }, 'clean-up failed'));
-  // A verb in flight meets the same loss and settles the state itself.
-  if (!wasRunning) return;
-  sandbox.record = { ...sandbox.record, started: false, errorReason: what };
-  await writeRecord(host.config, sandbox.record, newSteps(host), 'watch:write-record').catch((error) =>
-    host.log.error({ sandbox: sandbox.id, err: error }, 'record not written'),
-  );
+  await sandbox.exclusive('lost', async () => {
+    const { state } = sandbox;
+    const isIts = state.status === 'running' && state.machine === machine;
+    if (isIts) sandbox.state = { status: 'error', reason: what };
+    await ended;
+    if (!isIts) return;
+    sandbox.record = { ...sandbox.record, started: false, errorReason: what };
+    await writeRecord(host.config, sandbox.record, newSteps(host), 'watch:write-record').catch((error) =>
+      host.log.error({ sandbox: sandbox.id, err: error }, 'record not written'),
+    );
+  });
 }
