@@ -37,7 +37,7 @@ const MAY_IMPORT: Record<string, string[]> = {
 
 /** What is run by people, by make or by the installation, and packages' entries. */
 const PROGRAMS =
-  /(^|\/)main\.ts$|\.test\.ts$|^packages\/(api|sdk|snapshot)\/src\/(index|rpc)\.ts$|\/gen\/|^scripts\/|^guest\/build\.ts$/;
+  /(^|\/)main\.ts$|\.test\.ts$|^packages\/(api|sdk|snapshot)\/src\/(index|rpc)\.ts$|\/gen\/|^scripts\/|^guest\/build\.ts$|^tests\/compat\/make\.ts$/;
 
 const BANNED_NAMES = /(^|\/)[^/]*(manager|service|utils|helpers|core)[^/]*\.(ts|rs)$/;
 const VERBS = ['create', 'pause', 'resume', 'snapshot', 'destroy'];
