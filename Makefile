@@ -1,7 +1,7 @@
 # make demo: the main job on a real VM.   make test: everything.   Both set up what is missing.
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: release demo test check bench vectors setup generate
+.PHONY: release demo test check sim bench vectors setup generate
 
 setup:
 	@sh scripts/setup.sh
@@ -17,6 +17,10 @@ bench:
 
 check:
 	@sh scripts/setup.sh --check-only && node scripts/check.ts
+
+# Thousands of runs of both daemons' verbs in random orders, with faults and kills.
+sim:
+	@sh scripts/setup.sh --check-only && node tests/sim/main.ts --write
 
 release:
 	@version=$$(sh scripts/setup.sh) && node scripts/release.ts "$$version"
