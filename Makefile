@@ -1,7 +1,7 @@
 # make demo: the main job on a real VM.   make test: everything.   Both set up what is missing.
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: release demo test check sim bench vectors setup generate
+.PHONY: release demo test check sim bench vectors setup generate crash soak
 
 setup:
 	@sh scripts/setup.sh
@@ -11,6 +11,15 @@ demo:
 
 test:
 	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" node scripts/test.ts
+
+# kill -9 at every step, and many rounds: minutes each; the results are kept in docs/results.
+crash:
+	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" THAW_CRASH_POINTS=all THAW_RESULTS=$(CURDIR)/docs/results/crash.md \
+		node --test --test-concurrency=1 --test-force-exit tests/e2e/crash-points.test.ts tests/e2e/step-faults.test.ts tests/e2e/seal-faults.test.ts
+
+soak:
+	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" THAW_SOAK=full THAW_RESULTS=$(CURDIR)/docs/results/soak.md \
+		node --test --test-force-exit tests/e2e/soak.test.ts
 
 bench:
 	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" node bench/main.ts
