@@ -38,13 +38,17 @@ const EXIT_NOT_FOUND = 127;
 /** What the shells answer for a signal: 128 + its number. */
 const SIGNAL_EXIT: Record<string, number> = { 'signal: killed': 137, 'signal: terminated': 143 };
 
+/** After a program's own limit, so that the guest's word about it arrives first. */
+const LIMIT_GRACE_MS = 10_000;
+
 /** Starts a program and yields what it does. The program is killed when the consumer leaves early. */
 export async function* stream(
   guest: Guest,
   command: Command,
   signal: AbortSignal,
 ): AsyncGenerator<ExecEvent> {
-  using silence = new Silence(signal);
+  using silence = new Silence(guest.patience, signal);
+  if (command.timeoutMs !== 0) silence.limit(command.timeoutMs + LIMIT_GRACE_MS);
   let started = false;
   try {
     for await (const { event } of silence.listen(start(guest, command, silence.signal))) {
@@ -88,9 +92,10 @@ function start(guest: Guest, command: Command, signal: AbortSignal) {
     },
     {
       signal,
-      ...(command.timeoutMs !== 0 && { timeoutMs: command.timeoutMs }),
       headers: {
         ...userHeader(command.user),
+        // By hand: the library's own timer would outlive a call that is left before its end.
+        ...(command.timeoutMs !== 0 && { 'connect-timeout-ms': String(command.timeoutMs) }),
         'thaw-kill-on-disconnect': '1',
         'keepalive-ping-interval': String(KEEPALIVE_SEC),
       },
@@ -181,12 +186,12 @@ export async function sendInput(guest: Guest, input: Input, signal: AbortSignal)
 
 export async function resize(guest: Guest, pid: number, size: TerminalSize): Promise<void> {
   const process = { selector: { case: 'pid' as const, value: pid } };
-  await answered((options) => guest.processes.update({ process, pty: { size } }, options));
+  await answered(guest.patience, (options) => guest.processes.update({ process, pty: { size } }, options));
 }
 
 export async function sendSignal(guest: Guest, pid: number, number: number): Promise<void> {
   if (number !== 9 && number !== 15) throw new ThawError('invalid_request', 'the signal is 9 or 15');
   const signal = number === 9 ? Signal.SIGKILL : Signal.SIGTERM;
   const process = { selector: { case: 'pid' as const, value: pid } };
-  await answered((options) => guest.processes.sendSignal({ process, signal }, options));
+  await answered(guest.patience, (options) => guest.processes.sendSignal({ process, signal }, options));
 }

@@ -5,9 +5,9 @@ import { pipeline } from 'node:stream/promises';
 import { type ErrorKind, ThawError } from '@thaw/api';
 import { GUEST_PORT, type Guest } from './guest.ts';
 import { readable } from './refusal.ts';
-import { ANSWER_WITHIN_MS, SILENCE_MAX_MS, Silence } from './silence.ts';
+import { Silence } from './silence.ts';
 
-const ERROR_BYTES_MAX = 16 * 1024;
+const ERROR_CHARS_MAX = 16 * 1024;
 const BUFFER_BYTES = 256 * 1024;
 
 export interface FilePath {
@@ -19,10 +19,10 @@ export interface FilePath {
 
 /** The file's bytes. Errors such as a missing file are thrown before the first chunk. */
 export async function* read(guest: Guest, file: FilePath, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-  using silence = new Silence(signal);
+  using silence = new Silence(guest.patience, signal);
   const request = http.request(options(guest, 'GET', file, silence.signal));
   try {
-    silence.expect(ANSWER_WITHIN_MS);
+    silence.expectAnswer();
     const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
       request.on('response', resolve).on('error', reject).end();
     });
@@ -43,7 +43,7 @@ export async function write(
   chunks: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): Promise<void> {
-  using silence = new Silence(signal);
+  using silence = new Silence(guest.patience, signal);
   const request = http.request(options(guest, 'POST', file, silence.signal));
   request.setHeader('content-type', 'application/octet-stream');
   const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
@@ -69,11 +69,11 @@ export async function write(
 /** The guest has to take each chunk within a time, and answer after the last; the sender may be as slow as it likes. */
 async function* taken(chunks: AsyncIterable<Uint8Array>, silence: Silence): AsyncGenerator<Uint8Array> {
   for await (const chunk of chunks) {
-    silence.expect(SILENCE_MAX_MS);
+    silence.expectMore();
     yield chunk;
     silence.relax();
   }
-  silence.expect(SILENCE_MAX_MS);
+  silence.expectMore();
 }
 
 function options(
@@ -114,15 +114,15 @@ function kindOf(status: number): ErrorKind {
 
 async function refused(response: http.IncomingMessage): Promise<ThawError> {
   let text = '';
-  for await (const chunk of response.setEncoding('utf8')) {
-    text += chunk;
-    if (text.length > ERROR_BYTES_MAX) break;
-  }
   let message = 'the guest refused the file';
   try {
+    for await (const chunk of response.setEncoding('utf8')) {
+      text += chunk;
+      if (text.length > ERROR_CHARS_MAX) break;
+    }
     message = readable(String((JSON.parse(text) as { message?: unknown }).message ?? message));
   } catch {
-    // An answer that is not JSON says nothing a caller could use.
+    // An answer that is not JSON, or no end, says nothing a caller could use.
   }
   return new ThawError(kindOf(response.statusCode ?? 0), message);
 }

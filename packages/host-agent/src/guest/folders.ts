@@ -31,6 +31,7 @@ const as = (user: string) => userHeader(user === '' ? 'root' : user);
 export async function stat(guest: Guest, { path, user }: FilePath, signal: AbortSignal): Promise<Entry> {
   const headers = as(user);
   const answer = await answered(
+    guest.patience,
     (options) => guest.filesystem.stat({ path }, { ...options, headers }),
     signal,
   );
@@ -46,14 +47,18 @@ export async function list(
 ): Promise<Entry[]> {
   const headers = as(user);
   const call = guest.filesystem.listDir;
-  const answer = await answered((options) => call({ path, depth }, { ...options, headers }), signal);
+  const answer = await answered(
+    guest.patience,
+    (options) => call({ path, depth }, { ...options, headers }),
+    signal,
+  );
   return answer.entries.map(entry);
 }
 
 export async function makeDir(guest: Guest, { path, user }: FilePath, signal: AbortSignal): Promise<Entry> {
   const headers = as(user);
   const call = guest.filesystem.makeDir;
-  const answer = await answered((options) => call({ path }, { ...options, headers }), signal);
+  const answer = await answered(guest.patience, (options) => call({ path }, { ...options, headers }), signal);
   return entry(answer.entry);
 }
 
@@ -65,7 +70,11 @@ export async function move(
 ): Promise<Entry> {
   const headers = as(user);
   const call = guest.filesystem.move;
-  const answer = await answered((options) => call({ source, destination }, { ...options, headers }), signal);
+  const answer = await answered(
+    guest.patience,
+    (options) => call({ source, destination }, { ...options, headers }),
+    signal,
+  );
   return entry(answer.entry);
 }
 
@@ -73,7 +82,8 @@ export async function move(
 export async function remove(guest: Guest, { path, user }: FilePath, signal: AbortSignal): Promise<void> {
   const headers = as(user);
   const call = guest.filesystem.remove;
-  await answered((options) => call({ path }, { ...options, headers }), signal, REMOVED_WITHIN_MS);
+  const patience = { ...guest.patience, answerMs: REMOVED_WITHIN_MS };
+  await answered(patience, (options) => call({ path }, { ...options, headers }), signal);
 }
 
 /** First `start`; ends only with its consumer, or by throwing. */
@@ -83,7 +93,7 @@ export async function* watch(
   recursive: boolean,
   signal: AbortSignal,
 ): AsyncGenerator<WatchEvent> {
-  using silence = new Silence(signal);
+  using silence = new Silence(guest.patience, signal);
   const headers = { ...as(user), 'keepalive-ping-interval': String(KEEPALIVE_SEC) };
   try {
     const events = guest.filesystem.watchDir({ path, recursive }, { signal: silence.signal, headers });

@@ -8,6 +8,7 @@ import { type Client, createClient, type Interceptor } from '@connectrpc/connect
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { Filesystem } from '../gen/filesystem_pb.ts';
 import { Process } from '../gen/process_pb.ts';
+import { PATIENCE, type Patience } from './silence.ts';
 
 export const GUEST_PORT = 49983;
 export const CONTROL_PORT = 49982;
@@ -21,10 +22,12 @@ export class Guest {
   readonly agent: http.Agent;
   readonly processes: Client<typeof Process>;
   readonly filesystem: Client<typeof Filesystem>;
+  readonly patience: Patience;
   readonly #token: string;
 
-  constructor(host: string, token: string) {
+  constructor(host: string, token: string, patience = PATIENCE) {
     this.host = host;
+    this.patience = patience;
     this.#token = token;
     this.agent = new http.Agent({ keepAlive: true });
     const authorize: Interceptor = (next) => (request) => {

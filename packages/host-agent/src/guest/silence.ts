@@ -5,27 +5,46 @@
 import { ThawError } from '@thaw/api';
 import { refusal } from './refusal.ts';
 
-/** The first sign of life of a call: an emulated guest with much to do takes seconds. */
-export const ANSWER_WITHIN_MS = 60_000;
-/** Between two signs of life; streams are told to give one every `KEEPALIVE_SEC`. */
-export const SILENCE_MAX_MS = 120_000;
+export interface Patience {
+  /** For the first sign of life of a call: an emulated guest with much to do takes seconds. */
+  answerMs: number;
+  /** Between two signs of life; streams are told to give one every `KEEPALIVE_SEC`. */
+  silenceMs: number;
+}
+
+export const PATIENCE: Patience = { answerMs: 60_000, silenceMs: 120_000 };
 export const KEEPALIVE_SEC = 30;
 
 export class Silence implements Disposable {
   readonly signal: AbortSignal;
+  readonly #patience: Patience;
   readonly #abort = new AbortController();
   #timer: NodeJS.Timeout | undefined;
+  #limit: NodeJS.Timeout | undefined;
 
   /** `signal` aborts with an `agent_error` when the guest was silent for too long, and with `outer`. */
-  constructor(outer?: AbortSignal) {
+  constructor(patience: Patience, outer?: AbortSignal) {
+    this.#patience = patience;
     this.signal = outer ? AbortSignal.any([outer, this.#abort.signal]) : this.#abort.signal;
   }
 
-  /** The guest has to act within `timeoutMs` from now. */
-  expect(timeoutMs: number): void {
+  /** The guest has to answer from now on, within `timeoutMs` if that is given. */
+  expectAnswer(timeoutMs = this.#patience.answerMs): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       this.#abort.abort(new ThawError('agent_error', 'the guest agent does not answer'));
+    }, timeoutMs);
+  }
+
+  /** The guest has to go on. */
+  expectMore(): void {
+    this.expectAnswer(this.#patience.silenceMs);
+  }
+
+  /** However the guest may talk meanwhile, all is to be over in `timeoutMs`. */
+  limit(timeoutMs: number): void {
+    this.#limit = setTimeout(() => {
+      this.#abort.abort(new ThawError('agent_error', 'the guest agent came to no end in time'));
     }, timeoutMs);
   }
 
@@ -37,6 +56,7 @@ export class Silence implements Disposable {
   /** Ends whatever uses the signal. */
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
+    clearTimeout(this.#limit);
     this.#abort.abort(new ThawError('unavailable', 'the call is over'));
   }
 
@@ -47,11 +67,11 @@ export class Silence implements Disposable {
 
   /** Passes `messages` on, each awaited with a limit. */
   async *listen<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
-    this.expect(ANSWER_WITHIN_MS);
+    this.expectAnswer();
     for await (const message of messages) {
       this.relax();
       yield message;
-      this.expect(SILENCE_MAX_MS);
+      this.expectMore();
     }
     this.relax();
   }
@@ -59,12 +79,12 @@ export class Silence implements Disposable {
 
 /** A call with one answer, which must come in time. */
 export async function answered<T>(
+  patience: Patience,
   call: (options: { signal: AbortSignal }) => Promise<T>,
   outer?: AbortSignal,
-  withinMs = ANSWER_WITHIN_MS,
 ): Promise<T> {
-  using silence = new Silence(outer);
-  silence.expect(withinMs);
+  using silence = new Silence(patience, outer);
+  silence.expectAnswer();
   try {
     return await call({ signal: silence.signal });
   } catch (error) {
