@@ -4,6 +4,7 @@ import path from 'node:path';
 import { FIXTURE, readSql } from './fixture.ts';
 
 type Json = Record<string, unknown>;
+type Line = { table?: string; rows?: Json[]; end?: number; migration?: string };
 
 /** Rewrites the unpacked backup in `folder`: records, heads and the database as the first format had them. */
 export async function bringBack(folder: string): Promise<void> {
@@ -26,7 +27,7 @@ async function bringBackDatabase(file: string): Promise<void> {
     .split('\n')
     .map((line) => JSON.parse(line));
   let count = 0;
-  const kept = lines.flatMap((line: { table?: string; rows?: Json[]; end?: number; migration?: string }) => {
+  const kept = lines.flatMap((line: Line): Json[] => {
     if (line.migration !== undefined) return [{ ...line, migration: '0001_first' }];
     if (line.end !== undefined) return [{ end: count }];
     const names = columns.get(line.table ?? '');
