@@ -54,7 +54,12 @@ export function docsPage(description: object): string {
   const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
   );
-  const sections = (document.tags ?? []).map(({ name, description: about }) => {
+  const tags = new Set([
+    ...(document.tags ?? []).map(({ name }) => name),
+    ...operations.flatMap(({ operation }) => operation.tags ?? []),
+  ]);
+  const sections = [...tags].map((name) => {
+    const about = document.tags?.find((tag) => tag.name === name)?.description;
     const own = operations.filter(({ operation }) => operation.tags?.includes(name));
     if (own.length === 0) return '';
     const each = own.map(({ path, method, operation }) => operationHtml(document, path, method, operation));

@@ -41,6 +41,7 @@ const TAGS: Record<string, string> = {
   sandboxes: 'Virtual machines, their commands and files',
   snapshots: 'Templates made of sandboxes',
   keys: 'API keys and their quotas',
+  team: 'The quota of all keys together',
   operation: 'For whoever runs Thaw',
 };
 
