@@ -16,6 +16,8 @@ const schema = z.object({
   THAW_DIRTY: z.enum(['auto', 'scan', 'compare']).default('auto'),
   /** Kept free on the file system of THAW_DATA, besides what running sandboxes need to be paused. */
   THAW_DISK_RESERVE_MB: z.coerce.number().int().min(0).default(512),
+  /** What all guests of this host may have together; all of its memory unless given. */
+  THAW_MEMORY_MB: z.coerce.number().int().min(128).optional(),
   THAW_UID_BASE: z.coerce.number().int().min(65536).default(700000),
   /** Where control groups are made: `auto`, `off`, or a group that is Thaw's, as a path from the trees' roots. */
   THAW_CGROUP: z
@@ -35,6 +37,7 @@ export function readConfig(env: NodeJS.ProcessEnv) {
   const parsed = schema.safeParse(env);
   if (!parsed.success) throw new Error(`wrong configuration\n${z.prettifyError(parsed.error)}`);
   const value = parsed.data;
+  const totalMb = Math.floor(os.totalmem() / 2 ** 20);
   return {
     data: value.THAW_DATA,
     run: value.THAW_RUN,
@@ -43,11 +46,12 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     slotPool: value.THAW_SLOT_POOL,
     tracker: value.THAW_DIRTY,
     diskReserveMb: value.THAW_DISK_RESERVE_MB,
+    guestMemoryMb: value.THAW_MEMORY_MB ?? totalMb,
     uidBase: value.THAW_UID_BASE,
     cgroup: value.THAW_CGROUP,
     buildGraceMs: value.THAW_BUILD_GRACE_SEC * 1000,
     logLevel: value.THAW_LOG_LEVEL,
     vcpusMax: Math.min(32, os.availableParallelism()),
-    memoryMbMax: Math.floor(os.totalmem() / 2 ** 20),
+    memoryMbMax: Math.min(totalMb, value.THAW_MEMORY_MB ?? totalMb),
   };
 }

@@ -15,7 +15,7 @@ import { templateFacts } from '../template/facts.ts';
 import { checkMachine } from './compatible.ts';
 import { Machine } from './machine.ts';
 import { removeSandboxFiles, type SandboxRecord, writeRecord } from './record.ts';
-import { checkDiskRoom } from './room.ts';
+import { checkRoom } from './room.ts';
 import { nowSeconds, Sandbox } from './sandbox.ts';
 import { watch } from './watch.ts';
 
@@ -36,7 +36,7 @@ export async function create(host: Host, request: CreateSandboxRequest): Promise
     const steps = newSteps(host);
     await using undo = new AsyncDisposableStack();
     undo.defer(() => host.registry.remove(sandbox));
-    await checkDiskRoom(host);
+    await checkRoom(host, record.memoryMb);
     undo.defer(() => releaseBuild(host.builds, steps, 'create', acquired.build.id).then(() => {}));
     undo.defer(() => removeSandboxFiles(host.config, record.id, steps, 'create:remove-files'));
     const owner = { kind: 'sandbox', id: record.id } as const;

@@ -12,6 +12,7 @@ import { checkMachine } from './compatible.ts';
 import { Machine } from './machine.ts';
 import { SandboxPaths } from './paths.ts';
 import { writeRecord } from './record.ts';
+import { checkRoom } from './room.ts';
 import type { Sandbox } from './sandbox.ts';
 import { watch } from './watch.ts';
 
@@ -29,6 +30,7 @@ export function resume(host: Host, id: string, wish: ResumeWish = {}): Promise<S
     const steps = newSteps(host);
     sandbox.state = { status: 'resuming' };
     try {
+      await checkRoom(host, sandbox.record.memoryMb);
       const reason = before.status === 'error' ? before.reason : undefined;
       const machine = await restore(host, sandbox, steps, wish, reason);
       sandbox.state = { status: 'running', machine };

@@ -1,5 +1,8 @@
-/** Whether the disk has room for another sandbox: those that run must be able to pause, and a pause may write all memory. */
-import { statfs } from 'node:fs/promises';
+/**
+ * Whether this host has room for another VM: guests are not promised more memory together than they may have, and those
+ * that run must be able to pause, which may write all of their memory.
+ */
+import { readFile, statfs } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
 import type { Host } from '../host.ts';
 
@@ -13,15 +16,47 @@ export interface DiskRoom {
 
 export async function diskRoom(host: Host): Promise<DiskRoom> {
   const { bavail, bsize } = await statfs(host.config.data);
+  const reservedMb = promisedMemoryMb(host) + host.config.diskReserveMb;
+  return { freeBytes: bavail * bsize, reservedBytes: reservedMb * MIB };
+}
+
+/** Throws `exhausted` when what runs, with what is being made or resumed, is more than this host has room for. */
+export async function checkRoom(host: Host, memoryMb: number): Promise<void> {
+  const { guestMemoryMb } = host.config;
+  const promisedMb = promisedMemoryMb(host);
+  if (promisedMb > guestMemoryMb) {
+    throw new ThawError(
+      'exhausted',
+      `the memory of this host is taken: its guests may have ${guestMemoryMb} MiB together, and with this ` +
+        `sandbox they would have ${promisedMb}`,
+    );
+  }
+  const availableMb = await availableMemoryMb();
+  if (availableMb < memoryMb) {
+    throw new ThawError(
+      'exhausted',
+      `the memory of this host is taken: ${availableMb} MiB are available, this sandbox may need ${memoryMb}`,
+    );
+  }
+  await checkDiskRoom(host);
+}
+
+/** What the guests of all VMs may use, those being made included. */
+function promisedMemoryMb(host: Host): number {
   const running = host.registry
     .all()
     .filter(({ state }) => state.status !== 'paused' && state.status !== 'error');
-  const memoryMb = running.reduce((sum, { record }) => sum + record.memoryMb, 0);
-  return { freeBytes: bavail * bsize, reservedBytes: (memoryMb + host.config.diskReserveMb) * MIB };
+  return running.reduce((sum, { record }) => sum + record.memoryMb, 0);
 }
 
-/** Throws `exhausted` when a pause of what runs or is being made could fail for want of space. */
-export async function checkDiskRoom(host: Host): Promise<void> {
+/** What the kernel can give without taking it from somebody, swap included. */
+async function availableMemoryMb(): Promise<number> {
+  const text = await readFile('/proc/meminfo', 'utf8');
+  const kib = (name: string) => Number(text.match(new RegExp(`^${name}:\\s*(\\d+) kB$`, 'm'))?.[1] ?? 0);
+  return Math.floor((kib('MemAvailable') + kib('SwapFree')) / 1024);
+}
+
+async function checkDiskRoom(host: Host): Promise<void> {
   const { freeBytes, reservedBytes } = await diskRoom(host);
   if (freeBytes >= reservedBytes) return;
   const mib = (bytes: number) => Math.floor(bytes / MIB);
