@@ -140,6 +140,8 @@ async function takeOver(host: Host, { record, keeper, state }: Survivor): Promis
   await using undo = new AsyncDisposableStack();
   const slot = host.slots.adopt(state.slot);
   undo.defer(() => slot.release());
+  // The slot goes when nothing is in it any more.
+  undo.defer(() => endKeeper(keeper));
   const vm = await host.vmm.attach(keeper, slot.uids.vmm);
   const base = await readBuild(host.builds, state.base);
   const hold = holdBuild(host.builds, base);
