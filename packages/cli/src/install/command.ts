@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { readConfig } from '../config.ts';
 import { printJson, printLine } from '../print.ts';
 import type { Commands } from '../program.ts';
+import { readVersionSync } from './version.ts';
 
 interface Place {
   prefix: string;
@@ -14,6 +15,7 @@ const EXIT_UNABLE = 1;
 
 /** Each loads what it needs when it is used. */
 export function addMachine(program: Command, { context, exit }: Commands): void {
+  program.version(versionText(), '-V, --version', 'print the version');
   program
     .command('doctor')
     .description('what this machine can do for sandboxes, and what to do about what is missing')
@@ -63,6 +65,12 @@ export function addMachine(program: Command, { context, exit }: Commands): void 
     const { progress } = context({ json });
     return { config: readConfig(process.env), env: process.env, progress, prefix, root };
   }
+}
+
+function versionText(): string {
+  const { version: folder } = readConfig(process.env);
+  const found = folder === undefined ? undefined : readVersionSync(folder);
+  return found === undefined ? 'a checkout' : `${found.version} (${found.id})`;
 }
 
 function place(command: Command): Command {
