@@ -1,12 +1,14 @@
 //! What every request sees: who the VM is, its processes, and whether anyone may ask at all.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use crate::args::Args;
 use crate::cgroup::Cgroup;
 use crate::files::Turns;
 use crate::gate::Gate;
-use crate::identity::Identity;
+use crate::identity::{Identity, Memo};
+use crate::kernel;
 use crate::metrics::Cpu;
 use crate::process::Processes;
 use crate::user::User;
@@ -19,6 +21,9 @@ pub struct Agent {
     /// None where the kernel has no cgroup v2: then nothing is ever frozen.
     pub cgroup: Option<Cgroup>,
     pub cpu: Mutex<Cpu>,
+    /// Held open for `/init`.
+    pub random: Option<File>,
+    memo: Option<Memo>,
     identity: Mutex<Arc<Identity>>,
     /// One `/init`, `/prepare` or `/thaw` at a time.
     /// The number of the last `/thaw` or `/init`: a `/prepare` numbered below it comes too late and is passed over.
@@ -33,7 +38,10 @@ impl Agent {
                 .ok()
         });
         // After a crash of the agent; one in the middle of a snapshot is thawed by the host first.
-        let recalled = Identity::recall(&args.root);
+        let memo = Memo::open(&args.root)
+            .inspect_err(|error| eprintln!("thaw-envd: an identity will not be kept: {error}"))
+            .ok();
+        let recalled = memo.as_ref().and_then(Memo::recall);
         let frozen = cgroup.as_ref().is_some_and(Cgroup::is_freezing);
         Agent {
             gate: Gate::new(args.open || recalled.is_some() && !frozen),
@@ -42,6 +50,8 @@ impl Agent {
             uploads: Turns::default(),
             cgroup,
             cpu: Mutex::default(),
+            random: kernel::random().ok(),
+            memo,
             identity: Mutex::new(Arc::new(recalled.unwrap_or_default())),
             transition: tokio::sync::Mutex::default(),
         }
@@ -52,7 +62,7 @@ impl Agent {
     }
 
     pub fn set_identity(&self, identity: Identity) {
-        if let Err(error) = identity.keep(&self.args.root) {
+        if let Some(Err(error)) = self.memo.as_ref().map(|memo| memo.write(&identity)) {
             eprintln!("thaw-envd: the identity is not kept: {error}");
         }
         *self.identity.lock().unwrap() = Arc::new(identity);

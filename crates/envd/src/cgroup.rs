@@ -3,12 +3,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub struct Cgroup {
     path: PathBuf,
     procs: File,
+    freeze: File,
 }
 
 impl Cgroup {
@@ -19,9 +21,9 @@ impl Cgroup {
         {
             return Err(error);
         }
-        fs::metadata(path.join("cgroup.freeze"))?;
+        let freeze = File::options().write(true).open(path.join("cgroup.freeze"))?;
         let procs = File::options().write(true).open(path.join("cgroup.procs"))?;
-        Ok(Cgroup { path: path.into(), procs })
+        Ok(Cgroup { path: path.into(), procs, freeze })
     }
 
     /// Where a process writes `0` to join.
@@ -32,7 +34,7 @@ impl Cgroup {
     /// Asks for the freeze and waits up to `limit` for it. False: some process is in a call that cannot be
     /// interrupted; it will freeze when that ends, the others are frozen.
     pub async fn freeze(&self, limit: Duration) -> io::Result<bool> {
-        fs::write(self.path.join("cgroup.freeze"), "1")?;
+        self.freeze.write_all_at(b"1", 0)?;
         let start = Instant::now();
         let mut nap = Duration::from_micros(500);
         while !self.is_frozen()? {
@@ -46,7 +48,7 @@ impl Cgroup {
     }
 
     pub fn thaw(&self) -> io::Result<()> {
-        fs::write(self.path.join("cgroup.freeze"), "0")
+        self.freeze.write_all_at(b"0", 0)
     }
 
     /// Whether a freeze was asked for and not taken back.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,39 +19,76 @@ pub struct Identity {
     pub env: BTreeMap<String, String>,
     pub default_user: Option<String>,
     pub default_workdir: Option<String>,
+    /// What the VM was told to call itself; its users may have changed it since.
+    pub hostname: Option<String>,
+    pub machine_id: Option<String>,
 }
 
-/// As it is kept below `run`, which is memory: an agent that was killed goes on as the same VM. The boot's id tells
-/// a file that came from a disk.
 #[derive(Deserialize, Serialize)]
 struct Kept {
     boot_id: String,
     identity: Identity,
 }
 
-fn directory(root: &Path) -> PathBuf {
-    root.join("run/thaw")
+/// The file by which an agent that was killed goes on as the same VM; below `run`, which is memory. It is held open
+/// and written in place, because a VM that wakes up has better things to do than to look up paths. An agent that is
+/// killed while it writes has not answered its `/init`, which the host then repeats.
+pub struct Memo {
+    file: File,
+    boot_id: String,
 }
 
 fn boot_id() -> io::Result<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
 }
 
-impl Identity {
-    /// The identity that this boot was given, if it was.
-    pub fn recall(root: &Path) -> Option<Identity> {
-        let text = fs::read(directory(root).join("identity.json")).ok()?;
-        let kept: Kept = serde_json::from_slice(&text).ok()?;
-        (kept.boot_id == boot_id().ok()?).then_some(kept.identity)
+impl Memo {
+    pub fn open(root: &Path) -> io::Result<Memo> {
+        let directory = root.join("run/thaw");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        Ok(Memo { file: options.open(directory.join("identity.json"))?, boot_id: boot_id()? })
     }
 
-    pub fn keep(&self, root: &Path) -> io::Result<()> {
-        let directory = directory(root);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        let kept = Kept { boot_id: boot_id()?, identity: self.clone() };
-        let new = directory.join("identity.new");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec(&kept)?)?;
-        fs::rename(new, directory.join("identity.json"))
+    /// The identity that this boot was given, if it was. The boot's id tells a file that came from a disk.
+    pub fn recall(&self) -> Option<Identity> {
+        let mut text = vec![0; self.file.metadata().ok()?.len() as usize];
+        self.file.read_exact_at(&mut text, 0).ok()?;
+        let kept: Kept = serde_json::from_slice(&text).ok()?;
+        (kept.boot_id == self.boot_id).then_some(kept.identity)
+    }
+
+    pub fn write(&self, identity: &Identity) -> io::Result<()> {
+        let kept = Kept { boot_id: self.boot_id.clone(), identity: identity.clone() };
+        let mut text = serde_json::to_vec(&kept)?;
+        // White space over what a longer one left.
+        let length = self.file.metadata()?.len() as usize;
+        text.resize(text.len().max(length), b' ');
+        self.file.write_all_at(&text, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_identity_of_this_boot_is_recalled() {
+        let root = std::env::temp_dir().join(format!("thaw-envd-memo-{}", std::process::id()));
+        let memo = Memo::open(&root).unwrap();
+        assert_eq!(memo.recall(), None);
+        for name in ["a-long-hostname", "short"] {
+            let identity = Identity { counter: Some(7), hostname: Some(name.into()), ..Identity::default() };
+            memo.write(&identity).unwrap();
+            assert_eq!(Memo::open(&root).unwrap().recall(), Some(identity));
+        }
+        let path = root.join("run/thaw/identity.json");
+        let other_boot = fs::read_to_string(&path).unwrap().replace(&memo.boot_id[..8], "00000000");
+        fs::write(&path, other_boot).unwrap();
+        assert_eq!(memo.recall(), None);
+        fs::write(&path, "{").unwrap();
+        assert_eq!(memo.recall(), None);
+        fs::remove_dir_all(root).unwrap();
     }
 }

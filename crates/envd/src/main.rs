@@ -28,6 +28,10 @@ use std::sync::Arc;
 use agent::Agent;
 use args::Args;
 
+/// The C library's maps and unmaps memory for almost every request, and each new page of an emulated guest is a fault.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args().skip(1)) {
         Ok(args) => args,

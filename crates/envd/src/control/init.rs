@@ -2,6 +2,7 @@
 //! VM's users runs again, and before port 49983 answers.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -54,14 +55,19 @@ pub async fn init(agent: &Agent, init: Init) -> Result<Response<Body>, HttpError
     }
 
     agent.gate.renew();
+    // A VM that wakes up as itself has its name: nothing is touched that need not be.
+    let before = agent.identity();
+    let hostname = init.hostname.as_deref().filter(|name| before.hostname.as_deref() != Some(name));
+    let machine_id = init.machine_id.as_deref().filter(|id| before.machine_id.as_deref() != Some(id));
     if !agent.args.dev {
-        kernel::add_entropy(&entropy).map_err(explain("entropy"))?;
+        let random = agent.random.as_ref().ok_or_else(|| explain("entropy")(ErrorKind::NotFound.into()))?;
+        kernel::add_entropy(random, &entropy).map_err(explain("entropy"))?;
         kernel::set_clock(time).map_err(explain("clock"))?;
-        if let Some(name) = &init.hostname {
+        if let Some(name) = hostname {
             rustix::system::sethostname(name.as_bytes()).map_err(|e| explain("hostname")(e.into()))?;
         }
     }
-    kernel::write_identity_files(&agent.args.root, init.hostname.as_deref(), init.machine_id.as_deref());
+    kernel::write_identity_files(&agent.args.root, hostname, machine_id);
     agent.set_identity(identity(init));
     if let Some(cgroup) = &agent.cgroup {
         cgroup.thaw().map_err(explain("thaw"))?;
@@ -82,5 +88,7 @@ fn identity(init: Init) -> Identity {
         env,
         default_user: some(init.default_user),
         default_workdir: some(init.default_workdir),
+        hostname: init.hostname,
+        machine_id: init.machine_id,
     }
 }

@@ -38,15 +38,19 @@ unsafe impl Ioctl for AddEntropy {
     }
 }
 
+/// The device, for [`add_entropy`].
+pub fn random() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/urandom")
+}
+
 /// Mixes the host's bytes in, counts them as random, and makes the generator start anew from the pool: two VMs
 /// from one snapshot differ from here on.
-pub fn add_entropy(bytes: &[u8; ENTROPY_BYTES]) -> io::Result<()> {
-    let random = File::options().read(true).write(true).open("/dev/urandom")?;
+pub fn add_entropy(random: &File, bytes: &[u8; ENTROPY_BYTES]) -> io::Result<()> {
     let info =
         RandPoolInfo { entropy_count: 8 * ENTROPY_BYTES as i32, buf_size: ENTROPY_BYTES as i32, buf: *bytes };
     // SAFETY: see the implementation of `Ioctl`.
-    unsafe { ioctl::ioctl(&random, AddEntropy(info)) }?;
+    unsafe { ioctl::ioctl(random, AddEntropy(info)) }?;
     // SAFETY: RNDRESEEDCRNG, `_IO('R', 0x07)`, takes no argument.
-    unsafe { ioctl::ioctl(&random, ioctl::NoArg::<{ opcode::none(b'R', 0x07) }>::new()) }?;
+    unsafe { ioctl::ioctl(random, ioctl::NoArg::<{ opcode::none(b'R', 0x07) }>::new()) }?;
     Ok(())
 }

@@ -7,7 +7,7 @@ mod identity_files;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 pub use clock::{Timestamp, set_clock};
-pub use entropy::add_entropy;
+pub use entropy::{add_entropy, random};
 pub use identity_files::write_identity_files;
 
 /// So that idle connections cannot keep the host out.
