@@ -92,6 +92,9 @@ export function kernelCmdline(guest: Pick<Guest, 'accelerator' | 'tscKhz' | 'cmd
     'cryptomgr.notests',
     'raid=noautodetect',
     'rcupdate.rcu_expedited=1',
+    // Accounting and a detector that nobody reads cost each switch between tasks, and each restore.
+    'psi=0',
+    'nowatchdog',
     'pci=off',
     // Huge pages make a small write a large dirty one.
     'transparent_hugepage=madvise',
