@@ -44,7 +44,9 @@ export const Env = z
 
 export const Metadata = z
   .record(text(128).min(1), text(4096))
-  .refine((metadata) => Object.keys(metadata).length <= 64, 'at most 64 entries');
+  .refine((metadata) => Object.keys(metadata).length <= 64, 'at most 64 entries')
+  // A list answers up to a thousand of them.
+  .refine((metadata) => JSON.stringify(metadata).length <= 16_384, 'at most 16384 characters together');
 export type Metadata = z.infer<typeof Metadata>;
 
 const { vcpus, memoryMb, diskMb, timeoutSec } = SANDBOX_LIMITS;
