@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import os from 'node:os';
@@ -202,6 +203,32 @@ test('a sweep removes the groups of sandboxes that are gone', async () => {
   assert.deepEqual(await groups('cpu'), ['sb2']);
   await cgroups[Symbol.asyncDispose]();
   assert.deepEqual(await groups('memory'), ['sb2']);
+});
+
+test('the groups of an instance that died are removed by another, those of living ones are not', async () => {
+  const here = version1();
+  const open = (instance: string) => Cgroups.open({ instance, group: 'auto', sources: here }, folders());
+  const dead = await open('dddddd');
+  const living = await open('111111');
+  for (const instance of [dead, living]) await instance.make('sb1', LIMITS);
+  await living.enter('sb1', 4711);
+  await open(INSTANCE);
+  assert.equal(existsSync(path.join(root, 'cpu/thaw-dddddd/sb1')), true, 'it was made just now');
+  const old = new Date(Date.now() - 120_000);
+  for (const tree of ['cpu', 'memory', 'pids'])
+    for (const group of ['thaw-dddddd/sb1', 'thaw-dddddd', 'thaw-111111/sb1', 'thaw-111111'])
+      utimesSync(path.join(root, tree, group), old, old);
+  await open(INSTANCE);
+  assert.equal(existsSync(path.join(root, 'cpu/thaw-111111/sb1')), true);
+  assert.equal(existsSync(path.join(root, 'memory/thaw-dddddd/sb1')), false);
+});
+
+test('an instance whose empty group was removed makes it again', async () => {
+  const cgroups = await Cgroups.open({ instance: INSTANCE, group: 'auto', sources: version2() }, folders());
+  rmSync(path.join(root, 'unified/thaw-abc123'), { recursive: true });
+  await cgroups.make('sb1', LIMITS);
+  assert.equal(read('unified/thaw-abc123/cgroup.subtree_control'), '+pids');
+  assert.equal(read('unified/thaw-abc123/sb1/memory.max'), String(2 ** 30));
 });
 
 async function groups(tree: string): Promise<string[]> {

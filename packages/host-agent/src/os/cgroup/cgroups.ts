@@ -2,7 +2,7 @@
  * The control groups of an instance: `{parent}/thaw-{instance}/{sandbox}` in each tree. A sandbox's keeper enters its
  * group before it has a child, so everything of the sandbox is born in it.
  */
-import { constants, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { constants, mkdir, readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CONTROLLERS, type Controller, readLayout, type Tree } from './layout.ts';
@@ -26,6 +26,8 @@ export interface CgroupOptions {
 }
 
 const REMOVE_WITHIN_MS = 5000;
+const ORPHAN_AFTER_MS = 60_000;
+const INSTANCE_GROUP = /^thaw-([0-9a-f]{6})$/;
 
 /** Groups are folders whose files the kernel makes and removes; a test does so in its place. */
 export interface Folders {
@@ -60,6 +62,7 @@ export class Cgroups implements AsyncDisposable {
     }
     const parent = options.group === 'auto' ? undefined : options.group;
     const { trees, missing } = await readLayout(options.sources ?? KERNEL, parent);
+    for (const tree of trees) await sweepOrphans(tree.parent, options.instance, folders);
     const usable: (Tree & { folder: string })[] = [];
     for (const tree of trees) {
       const folder = instanceGroup(tree.parent, options.instance);
@@ -80,6 +83,8 @@ export class Cgroups implements AsyncDisposable {
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.remove(id));
     for (const tree of this.#trees) {
+      // Another instance may have taken this one's empty group for a dead one's.
+      await prepare(tree, tree.folder, this.#folders, {});
       const group = sandboxGroup(tree.folder, id);
       await this.#folders.make(group);
       for (const controller of tree.controllers) {
@@ -138,6 +143,25 @@ export class Cgroups implements AsyncDisposable {
       await sleep(pauseMs);
     }
   }
+}
+
+/** Removes the groups of other instances that died with nobody to come back: old ones in which nothing runs. */
+async function sweepOrphans(parent: string, own: string, folders: Folders): Promise<void> {
+  for (const name of await groupsIn(parent)) {
+    const instance = INSTANCE_GROUP.exec(name)?.[1];
+    if (instance === undefined || instance === own) continue;
+    const folder = instanceGroup(parent, instance);
+    for (const id of await groupsIn(folder)) await removeIfDead(sandboxGroup(folder, id), folders);
+    await removeIfDead(folder, folders);
+  }
+}
+
+/** A group is empty also for the moment between its making and its keeper's start. The kernel refuses a busy one. */
+async function removeIfDead(group: string, folders: Folders): Promise<void> {
+  const made = await stat(group).catch(() => undefined);
+  if (made === undefined || Date.now() - made.mtimeMs < ORPHAN_AFTER_MS) return;
+  if ((await readFile(members(group), 'utf8').catch(() => '')).trim() !== '') return;
+  await folders.remove(group).catch(() => {});
 }
 
 /** Makes the instance's group; the controllers that work below it. */
