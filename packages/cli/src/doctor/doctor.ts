@@ -3,6 +3,9 @@ import { execFile } from 'node:child_process';
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import type { Config } from '../config.ts';
+import { readSettings } from '../install/files.ts';
+import { DEFAULT_PREFIX, InstallPaths } from '../install/paths.ts';
+import { findRecord } from '../install/record.ts';
 import { printJson, printLine } from '../print.ts';
 
 interface Finding {
@@ -32,14 +35,21 @@ export async function doctor(
   return report.ok;
 }
 
-/** The probes are the host agent's own, in a process of theirs. */
+/** The probes are the host agent's own, in a process of theirs. An installed Thaw is examined with its settings. */
 export async function examine(config: Config, env: NodeJS.ProcessEnv): Promise<Report> {
   const { version } = config;
   if (version === undefined)
     throw new ThawError('invalid_state', 'thaw doctor runs from an installed version: make setup');
   const program = path.join(version, 'packages/host-agent/src/doctor/main.ts');
+  const paths = new InstallPaths({ root: '', prefix: env.THAW_PREFIX || DEFAULT_PREFIX });
+  const record = await findRecord(paths);
+  const installed = record === undefined ? {} : await readSettings(paths, record.systemd);
   const output = await new Promise<string>((resolve, reject) => {
-    const options = { env: { ...env, THAW_VERSION_DIR: version }, timeout: TIMEOUT_MS, maxBuffer: 2 ** 24 };
+    const options = {
+      env: { ...installed, ...env, THAW_VERSION_DIR: version },
+      timeout: TIMEOUT_MS,
+      maxBuffer: 2 ** 24,
+    };
     execFile(path.join(version, 'bin/node'), [program], options, (error, stdout, stderr) => {
       if (error === null) return resolve(stdout);
       reject(new ThawError('internal', `this machine can't be examined: ${stderr.trim() || error.message}`));

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { readConfig } from '../config.ts';
 import { printJson, printLine } from '../print.ts';
 import type { Commands } from '../program.ts';
+import { DEFAULT_PREFIX } from './paths.ts';
 import { readVersionSync } from './version.ts';
 
 interface Place {
@@ -75,7 +76,7 @@ function versionText(): string {
 
 function place(command: Command): Command {
   return command
-    .option('--prefix <folder>', 'where the versions are', process.env.THAW_PREFIX || '/opt/thaw')
+    .option('--prefix <folder>', 'where the versions are', process.env.THAW_PREFIX || DEFAULT_PREFIX)
     .option('--root <folder>', 'work on a system in this folder instead of on this machine', '')
     .option('--json', 'print JSON');
 }

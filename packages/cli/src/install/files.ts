@@ -2,7 +2,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { InstallPaths } from './paths.ts';
-import { sandboxesUnitText, settingsText, unitText } from './units.ts';
+import { SANDBOXES_GROUP, sandboxesUnitText, settingsText, unitText, unquote } from './units.ts';
 import { pointTo } from './version.ts';
 
 /** What of the environment belongs into the settings of an installed Thaw. */
@@ -12,6 +12,16 @@ export function settingsOf(env: NodeJS.ProcessEnv): Record<string, string> {
   return Object.fromEntries(
     Object.entries(env).filter((entry): entry is [string, string] => own.test(entry[0]) && !!entry[1]),
   );
+}
+
+/** The settings that the installed Thaw starts with; none where nothing is installed. */
+export async function readSettings(paths: InstallPaths, systemd: boolean): Promise<Record<string, string>> {
+  const text = await readFile(paths.at(paths.settings), 'utf8').catch(() => '');
+  const lines = text.split('\n').flatMap((line): [string, string][] => {
+    const [, name, value = ''] = /^([A-Z][A-Z0-9_]*)=(.*)$/.exec(line.trim()) ?? [];
+    return name === undefined ? [] : [[name, unquote(value)]];
+  });
+  return { ...(systemd && { THAW_CGROUP: SANDBOXES_GROUP }), ...Object.fromEntries(lines) };
 }
 
 /** Writes the units as this version has them. What they are, as the installed system sees them. */

@@ -56,6 +56,7 @@ export class InstallPaths {
   }
 }
 
+export const DEFAULT_PREFIX = '/opt/thaw';
 export const UNIT = 'thaw.service';
 export const SANDBOXES_UNIT = 'thaw-sandboxes.service';
 

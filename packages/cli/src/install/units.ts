@@ -2,6 +2,9 @@
 import type { InstallPaths } from './paths.ts';
 import { SANDBOXES_UNIT } from './paths.ts';
 
+/** Where systemd lets Thaw make control groups of its own. */
+export const SANDBOXES_GROUP = `/system.slice/${SANDBOXES_UNIT}`;
+
 /**
  * KillMode=process: a stop or restart ends `thaw up`, which ends its daemons; sandboxes go on. They are in a unit of
  * their own, because a unit whose control group is divided cannot be started again while anything is left in it.
@@ -14,7 +17,7 @@ After=network-online.target ${SANDBOXES_UNIT}
 
 [Service]
 Type=exec
-Environment=THAW_CGROUP=/system.slice/${SANDBOXES_UNIT}
+Environment=THAW_CGROUP=${SANDBOXES_GROUP}
 EnvironmentFile=-${paths.settings}
 ExecStart=${paths.program} up
 KillMode=process
@@ -64,4 +67,10 @@ ${chosen.join('')}`;
 /** As both systemd and a shell read it. */
 function quote(value: string): string {
   return /^[\w./:@,+-]*$/.test(value) ? value : `"${value.replace(/[\\"$`]/g, '\\$&')}"`;
+}
+
+/** What `quote` made, or an operator's editor. */
+export function unquote(text: string): string {
+  const [, single, double] = /^(?:'([^']*)'|"((?:[^"\\]|\\.)*)")$/.exec(text) ?? [];
+  return single ?? double?.replace(/\\(.)/g, '$1') ?? text;
 }

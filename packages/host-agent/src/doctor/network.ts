@@ -1,5 +1,7 @@
 /** What sandboxes need of the network, and who else is there. */
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import http from 'node:http';
+import https from 'node:https';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -148,10 +150,20 @@ function tryToListen(host: string, number: number): Promise<NodeJS.ErrnoExceptio
   });
 }
 
+/** By either protocol; whose certificate it is does not matter here. */
 async function thawAnswers(listen: string): Promise<boolean> {
-  const url = `http://${listen.replace(/^0\.0\.0\.0:/, '127.0.0.1:')}/healthz`;
-  return fetch(url, { signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) }).then(
-    (response) => response.ok,
-    () => false,
-  );
+  const where = `${listen.replace(/^0\.0\.0\.0:/, '127.0.0.1:')}/healthz`;
+  const settings = { timeout: PROBE_TIMEOUT_MS, agent: false as const };
+  const ask = (start: () => http.ClientRequest) =>
+    new Promise<boolean>((resolve) => {
+      const request = start();
+      request.once('error', () => resolve(false));
+      request.once('timeout', () => request.destroy(new Error('no answer')));
+      request.once('response', (response) => {
+        response.resume();
+        resolve(response.statusCode === 200);
+      });
+    });
+  if (await ask(() => http.get(`http://${where}`, settings))) return true;
+  return ask(() => https.get(`https://${where}`, { ...settings, rejectUnauthorized: false }));
 }
