@@ -75,10 +75,11 @@ const CREATES: Case[] = [
   ...WISHES,
   ['POST', '/v1/sandboxes', { template: 'unknown' }, 404, 'not_found'],
   ['POST', '/v1/sandboxes', { template: 'tplaaaaaaaaaaaaaaaaaaaa' }, 404, 'not_found'],
-  ['POST', '/v1/sandboxes', { timeout_sec: 60 }, 400, 'not_implemented'],
-  ['POST', '/v1/sandboxes', { on_timeout: 'pause' }, 400, 'not_implemented'],
-  ['POST', '/v1/sandboxes', { auto_resume: true }, 400, 'not_implemented'],
-  ['POST', '/v1/sandboxes', { network: { internet: false } }, 400, 'not_implemented'],
+  ['POST', '/v1/sandboxes', { timeout_sec: -1 }, 400, BAD],
+  ['POST', '/v1/sandboxes', { on_timeout: 'explode' }, 400, BAD],
+  ['POST', '/v1/sandboxes', { auto_resume: 'yes' }, 400, BAD],
+  ['POST', '/v1/sandboxes', { network: { allow_out: ['example.org'] } }, 400, BAD],
+  ['POST', '/v1/sandboxes', { network: { allow_out: ['10.0.0.0/8'] } }, 400, BAD],
   ['POST', '/v1/sandboxes', `{"metadata":{"a":"${'x'.repeat(2 ** 20)}"}}`, 413, 'too_large'],
   ['PUT', '/v1/sandboxes', {}, 405, BAD],
   ['POST', '/v1/nonsense', {}, 404, 'not_found'],
@@ -141,6 +142,9 @@ const GUEST: Case[] = [
   ['POST', '/v1/sandboxes/ID/files/write', { path: '/x' }, 400, BAD],
   ['POST', '/v1/sandboxes/ID/pause', { nonsense: 1 }, 400, BAD],
   ['POST', '/v1/sandboxes/ID/resume', undefined, 409, 'invalid_state'],
+  ['PATCH', '/v1/sandboxes/ID', {}, 400, BAD],
+  ['PATCH', '/v1/sandboxes/ID', { status: 'paused' }, 400, BAD],
+  ['POST', '/v1/sandboxes/PAUSED/resume', { memory: 1 }, 400, BAD],
   ['POST', '/v1/sandboxes/PAUSED/pause', undefined, 409, 'invalid_state'],
   ['POST', '/v1/sandboxes/PAUSED/exec', { cmd: 'true' }, 409, 'invalid_state'],
   ['POST', '/v1/sandboxes/PAUSED/files/read', { path: '/etc/hostname' }, 409, 'invalid_state'],
@@ -172,7 +176,7 @@ describe('a bad request', () => {
   const ids = { ID: '', PAUSED: '' };
   before(async () => {
     thaw = await startThaw({ env: { THAW_SLOT_POOL: String(SLOTS) } });
-    ids.PAUSED = (await thaw.sdk.sandboxes.create()).id;
+    ids.PAUSED = (await thaw.sdk.sandboxes.create({ auto_resume: false })).id;
     ids.ID = (await thaw.sdk.sandboxes.create()).id;
     await thaw.sdk.sandboxes.pause(ids.PAUSED);
     // The internet's namespace, one slot in use, the warm ones.

@@ -31,7 +31,9 @@ describe('thaw', () => {
   }
 
   it('creates, lists, shows', async () => {
-    id = (await ok('sandbox', 'create', '-m', 'who=me', '-e', 'A=b', '--memory', '256')).trim();
+    id = (
+      await ok('sandbox', 'create', '-m', 'who=me', '-e', 'A=b', '--memory', '256', '--no-auto-resume')
+    ).trim();
     assert.match(id, /^sb[a-z0-9]{20}$/);
     const lines = (await ok('sandbox', 'ls')).trimEnd().split('\n');
     assert.match(lines[0]!, /^ID +STATUS +TEMPLATE +VCPUS +MEMORY +AGE$/);

@@ -37,7 +37,7 @@ describe('a sandbox', () => {
 
   const builds = async () => (await readdir(path.join(thaw.data, 'builds'))).toSorted();
   const { create, pause, resume, get, stats, ...verbs } = {
-    create: () => thaw.sdk.sandboxes.create(),
+    create: () => thaw.sdk.sandboxes.create({ auto_resume: false }),
     pause: (id: string) => thaw.sdk.sandboxes.pause(id),
     resume: (id: string) => thaw.sdk.sandboxes.resume(id),
     get: (id: string) => thaw.sdk.sandboxes.get(id),

@@ -82,7 +82,17 @@ describe('the command line', { concurrency: 4 }, () => {
   });
 
   test('a sandbox from create to rm', async () => {
-    const made = await thaw(['sandbox', 'create', '--memory', '256', '-m', 'of=one test', '-e', 'A=b=c']);
+    const made = await thaw([
+      'sandbox',
+      'create',
+      '--memory',
+      '256',
+      '-m',
+      'of=one test',
+      '-e',
+      'A=b=c',
+      '--no-auto-resume',
+    ]);
     assert.match(made.stdout, /^sb[a-z0-9]{20}\n$/);
     const one = made.stdout.trim();
     assert.match(

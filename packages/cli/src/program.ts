@@ -13,9 +13,11 @@ import { list } from './sandbox/list.ts';
 import { listFiles } from './sandbox/list-files.ts';
 import { logs } from './sandbox/logs.ts';
 import { pause } from './sandbox/pause.ts';
+import { policyOf, withPolicy } from './sandbox/policy.ts';
 import { resume } from './sandbox/resume.ts';
 import { shell } from './sandbox/shell.ts';
 import { stat } from './sandbox/stat.ts';
+import { update } from './sandbox/update.ts';
 import { create as createSnapshot } from './snapshot/create.ts';
 import { deleteSnapshots } from './snapshot/delete.ts';
 import { list as listSnapshots } from './snapshot/list.ts';
@@ -67,16 +69,20 @@ export function buildProgram(commands: Commands): Command {
 }
 
 function addSandbox(sandbox: Command, { context, exit }: Commands): void {
-  json(sandbox.command('create').description('make a sandbox and print its id'))
+  withPolicy(json(sandbox.command('create').description('make a sandbox and print its id')))
     .option('-t, --template <name>', 'what it starts from (minimal)')
     .option('--vcpus <n>', 'virtual CPUs (1)', wholeNumber)
     .option('--memory <mb>', 'memory in MiB (512)', wholeNumber)
     .option('--disk <mb>', 'disk in MiB (4096)', wholeNumber)
     .option('-e, --env <name=value>', 'environment of its processes; may be repeated', collectPairs)
     .option('-m, --metadata <name=value>', 'a note to find it by; may be repeated', collectPairs)
-    .action(({ json, memory, disk, ...wish }) =>
+    .action(({ json, memory, disk, template, vcpus, env, metadata, ...policy }) =>
       create(context({ json }), {
-        ...wish,
+        ...policyOf(policy),
+        ...(template && { template }),
+        ...(vcpus !== undefined && { vcpus }),
+        ...(env && { env }),
+        ...(metadata && { metadata }),
         ...(memory && { memory_mb: memory }),
         ...(disk && { disk_mb: disk }),
       }),
@@ -133,7 +139,14 @@ function addSandbox(sandbox: Command, { context, exit }: Commands): void {
     .action((ids, options) => pause(context(options), ids));
   json(sandbox.command('resume').description('let paused sandboxes go on'))
     .argument('<id...>')
-    .action((ids, options) => resume(context(options), ids));
+    .option('--no-memory', 'boot from the disk alone')
+    .action((ids, { memory, ...options }) => resume(context(options), ids, memory));
+  withPolicy(json(sandbox.command('set').description('change when a sandbox ends and what it may reach')))
+    .argument('<id>')
+    .option('-m, --metadata <name=value>', 'notes instead of those it has; may be repeated', collectPairs)
+    .action((id, { json, metadata, ...policy }) =>
+      update(context({ json }), id, { ...policyOf(policy), ...(metadata && { metadata }) }),
+    );
   json(sandbox.command('rm').description('destroy sandboxes, with everything of theirs'))
     .argument('<id...>')
     .action((ids, options) => destroy(context(options), ids));

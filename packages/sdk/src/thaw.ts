@@ -4,6 +4,7 @@ import type {
   ExecInput,
   ExecResult,
   FileEntry,
+  ResumeSandboxInput,
   Sandbox,
   SandboxEvent,
   SandboxStats,
@@ -11,6 +12,7 @@ import type {
   StreamStartInput,
   TemplateInfo,
   TemplateType,
+  UpdateSandboxInput,
 } from '@thaw/api';
 import { ExecStream } from './exec-stream.ts';
 import { type FileContent, type FileOptions, readFile, writeFile } from './files.ts';
@@ -104,8 +106,14 @@ class Sandboxes {
     return json(this.#to, 'POST', `${sandboxPath(id)}/pause`);
   }
 
-  resume(id: string): Promise<Sandbox> {
-    return json(this.#to, 'POST', `${sandboxPath(id)}/resume`);
+  /** Without memory it boots from its disk alone. */
+  resume(id: string, wish: ResumeSandboxInput = {}): Promise<Sandbox> {
+    return json(this.#to, 'POST', `${sandboxPath(id)}/resume`, { json: wish });
+  }
+
+  /** What is left out stays as it is; `metadata` and `network` are replaced whole. */
+  update(id: string, change: UpdateSandboxInput): Promise<Sandbox> {
+    return json(this.#to, 'PATCH', sandboxPath(id), { json: change });
   }
 
   /** Runs a command to its end and answers all of its output. */

@@ -1,5 +1,6 @@
 /** Times, waking, changing and keeping: what happens to sandboxes besides the verbs that are asked for. */
 import assert from 'node:assert/strict';
+import { request } from 'node:http';
 import { after, before, describe, it } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { OPEN_NETWORK, type SandboxStatus, ThawError } from '@thaw/api';
@@ -245,19 +246,19 @@ describe('the life of a sandbox', () => {
         : `/v1/sandboxes/${id}/${status === 'running' ? 'pause' : 'resume'}`;
       const rpc = snapshot ? 'createSnapshot' : status === 'running' ? 'pauseSandbox' : 'resumeSandbox';
       const release = test.agent.hold(rpc);
-      const abort = new AbortController();
-      const asked = fetch(test.url + path, {
+      const asked = request(test.url + path, {
         method: 'POST',
+        agent: false,
         headers: { 'X-API-Key': test.key, 'Content-Type': 'application/json' },
-        body: JSON.stringify(snapshot ? { sandbox_id: id, name: `gone-${round}` } : {}),
-        signal: abort.signal,
-      }).then(
-        (answer) => answer.status,
-        () => undefined,
-      );
-      setTimeout(() => abort.abort(), random() * 12);
+      });
+      const closed = new Promise((resolve) => asked.once('close', resolve));
+      asked.once('response', (answer) => answer.resume());
+      asked
+        .on('error', () => {})
+        .end(JSON.stringify(snapshot ? { sandbox_id: id, name: `gone-${round}` } : {}));
+      setTimeout(() => asked.destroy(), random() * 12);
       setTimeout(release, random() * 12);
-      await asked;
+      await closed;
       release();
       // A request may have been read only after its client was gone.
       const { verbs, templateVerbs } = test.running.plane;
