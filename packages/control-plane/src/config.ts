@@ -33,6 +33,8 @@ const Environment = z.object({
   THAW_ORPHAN_GRACE_SEC: z.coerce.number().min(0).default(300),
   /** Of the data folder that this host's sandboxes are in; `thaw up` sets it. */
   THAW_IDENTITY: z.string().min(1).max(64).optional(),
+  /** 1: the database belongs to this data folder from now on, whoever it belonged to. */
+  THAW_CLAIM_DATABASE: z.enum(['0', '1']).default('0'),
   THAW_LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
 });
 
@@ -54,6 +56,7 @@ export interface Config {
   retention: Retention;
   orphanGraceMs: number;
   identity: string | undefined;
+  claimDatabase: boolean;
   logLevel: string;
 }
 
@@ -83,6 +86,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     },
     orphanGraceMs: settings.THAW_ORPHAN_GRACE_SEC * 1000,
     identity: settings.THAW_IDENTITY,
+    claimDatabase: settings.THAW_CLAIM_DATABASE === '1',
     logLevel: settings.THAW_LOG_LEVEL,
   };
 }

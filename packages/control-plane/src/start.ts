@@ -52,7 +52,8 @@ export async function startControlPlane(
   const db: Database = database ?? connectDatabase(config.databaseUrl, log);
   if (database === undefined) undo.defer(() => db.destroy());
   await throughOutage(() => migrate(db));
-  if (config.identity !== undefined) await claimHost(db, HOST_ID, config.identity);
+  const { identity, claimDatabase } = config;
+  if (identity !== undefined) await claimHost(db, HOST_ID, identity, claimDatabase);
   const id = newPlaneId();
   if (database === undefined)
     undo.use(await throughOutage(() => Presence.announce(config.databaseUrl, id, log)));

@@ -79,6 +79,7 @@ export class TestPlane implements AsyncDisposable {
       retention: options.retention ?? { deletePausedAfterSec: 0, purgeStoppedAfterSec: 86_400 },
       orphanGraceMs: options.orphanGraceMs ?? 3_600_000,
       identity: undefined,
+      claimDatabase: false,
       logLevel: process.env.THAW_LOG_LEVEL ?? 'silent',
     };
     const { database } = store;

@@ -9,7 +9,7 @@ import { pino } from 'pino';
 import { livePlanes } from './db/presence.ts';
 import { reconcile } from './reconcile/loop.ts';
 import { type ControlPlane, startControlPlane } from './start.ts';
-import { TestPlane, until } from './testing.ts';
+import { jsonOf, TestPlane, until } from './testing.ts';
 
 describe('two control planes on one database', () => {
   let test: TestPlane;
@@ -30,7 +30,7 @@ describe('two control planes on one database', () => {
       headers: { 'X-API-Key': test.key },
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });
-    return { status: response.status, body: response.status === 204 ? undefined : await response.json() };
+    return { status: response.status, body: response.status === 204 ? undefined : await jsonOf(response) };
   };
   const both = (method: string, path: string, body?: unknown) =>
     Promise.all([test.url, other.url].map((url) => askAt(url, method, path, body)));

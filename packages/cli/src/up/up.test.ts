@@ -239,7 +239,14 @@ test('uses the database that DATABASE_URL names, alone, and starts none', async 
   const stranger = launch('stranger', [], { DATABASE_URL: url });
   assert.match(await refusal(stranger), /belongs to another data folder/);
   await end(child);
-  const again = launch('external', [], { DATABASE_URL: url });
+  const heir = launch('heir', [], { DATABASE_URL: url, THAW_CLAIM_DATABASE: '1' });
+  await ready(heir);
+  await end(heir);
+  assert.match(
+    await refusal(launch('external', [], { DATABASE_URL: url })),
+    /belongs to another data folder/,
+  );
+  const again = launch('external', [], { DATABASE_URL: url, THAW_CLAIM_DATABASE: '1' });
   const keys = (await (await ask(await ready(again), 'GET', '/v1/keys')).json()) as { name: string }[];
   assert.ok(keys.some(({ name }) => name === 'kept'));
   await end(again);

@@ -10,3 +10,11 @@ export async function claimHostRow(db: Database, id: string, identity: string): 
   const row = await db.selectFrom('hosts').select('identity').where('id', '=', id).executeTakeFirstOrThrow();
   return row.identity;
 }
+
+export async function takeHostRow(db: Database, id: string, identity: string): Promise<void> {
+  await db
+    .insertInto('hosts')
+    .values({ id, identity })
+    .onConflict((conflict) => conflict.column('id').doUpdateSet({ identity }))
+    .execute();
+}
