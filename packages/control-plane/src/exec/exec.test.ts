@@ -212,7 +212,7 @@ describe('exec', () => {
     assert.equal(unknown.status, 404);
     assert.equal(unknown.body.error.code, 'not_found');
     assert.equal((await refused({ ...key, Origin: 'http://evil.example' })).status, 403);
-    const paused = await test.createSandbox();
+    const paused = await test.createSandbox({ auto_resume: false });
     await test.ask('POST', `/v1/sandboxes/${paused}/pause`);
     const wrong = await refused(key, paused);
     assert.equal(wrong.status, 409);
@@ -277,6 +277,56 @@ describe('exec', () => {
     await stream.said('start');
     assert.equal((await stream.closed).code, 1006);
     await until(() => test.agent.processes.size === 0);
+  });
+
+  it('leaves a peer alone that is slow to read what there is', async () => {
+    const stream = await open().send(shell('head -c 20000000 /dev/zero; echo end'));
+    await stream.said('stdout');
+    stream.socket.pause();
+    // Many pings pass meanwhile.
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    stream.socket.resume();
+    assert.equal((await stream.closed).code, 1000);
+    assert.equal(stream.output('stdout').length, 20_000_004);
+  });
+
+  it('hears a stop behind input that nobody reads', async () => {
+    const stream = await open().send(shell('sleep 100', { stdin: true }));
+    await stream.said('start');
+    for (let i = 0; i < 4; i++) await stream.send({ type: 'stdin', data: 'x'.repeat(200_000) });
+    await stream.send({ type: 'stop' });
+    assert.equal((await stream.said('exit')).exit_code, 143);
+  });
+
+  it('resizes a terminal, and refuses what a command has not', async () => {
+    const stream = await open().send(
+      shell('cat', { pty: { cols: 80, rows: 24 } }),
+      { type: 'resize', cols: 132, rows: 50 },
+      { type: 'resize', cols: 0, rows: 50 },
+    );
+    assert.match((await stream.said('error')).data, /cols/);
+    await until(() => test.agent.sizes.length > 0);
+    assert.deepEqual(test.agent.sizes, [[132, 50]]);
+    await stream.send({ type: 'stop' });
+    await stream.closed;
+
+    const plain = await open().send(
+      shell('sleep 0.5'),
+      { type: 'resize', cols: 80, rows: 24 },
+      { type: 'stdin', data: 'x' },
+      { type: 'stdin', data: '!', encoding: 'base64' },
+    );
+    await plain.closed;
+    const errors = plain.messages.filter((message) => message.type === 'error');
+    assert.deepEqual(
+      errors.map(({ code }) => code),
+      ['invalid_request', 'invalid_request', 'invalid_request'],
+    );
+    assert.match(errors[0].data, /terminal/);
+    assert.match(errors[1].data, /stdin/);
+    const wrong = await test.ask('POST', path(), { cmd: 'cat', stdin: 'a', stdin_encoding: 'base64' });
+    assert.equal(wrong.status, 400);
+    assert.match(wrong.body.error.message, /stdin/);
   });
 
   it('reports a host that breaks off', async () => {

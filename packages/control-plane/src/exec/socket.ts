@@ -2,15 +2,25 @@
 import { type StreamOutput, ThawError } from '@thaw/api';
 import type { RawData, WebSocket } from 'ws';
 
-/** Messages that may wait to be read before the socket is paused. */
-const WAITING_MAX = 16;
+/** What may wait to be read before the socket is paused. */
+const WAITING_MESSAGES_MAX = 64;
+const WAITING_CHARS_MAX = 1024 * 1024;
 const REASON_BYTES_MAX = 120;
+/** A client that has output to read may leave it for this long; dead connections are found by TCP long before. */
+const UNREAD_MAX_MS = 3_600_000;
 
 export class Messages {
   readonly #socket: WebSocket;
   readonly #waiting: string[] = [];
+  readonly #gone = Promise.withResolvers<void>();
+  #waitingChars = 0;
   #wake: (() => void) | undefined;
   #closed = false;
+  #pings = 0;
+  /** How many pings were sent before the last output, and how many are answered. */
+  #pingsBeforeOutput = -1;
+  #pongs = 0;
+  #lastSign = performance.now();
 
   /** Listens from now on: it must be made in the turn in which the socket was opened. */
   constructor(socket: WebSocket, pingEveryMs: number) {
@@ -18,6 +28,7 @@ export class Messages {
     socket.on('message', (data, isBinary) => this.#take(data, isBinary));
     socket.on('close', () => {
       this.#closed = true;
+      this.#gone.resolve();
       this.#wake?.();
     });
     this.#keepAlive(pingEveryMs);
@@ -25,6 +36,11 @@ export class Messages {
 
   get closed(): boolean {
     return this.#closed;
+  }
+
+  /** Resolves when the client is gone. */
+  get gone(): Promise<void> {
+    return this.#gone.promise;
   }
 
   /** The next message, or undefined when the client is gone. */
@@ -35,7 +51,8 @@ export class Messages {
       });
     }
     const message = this.#waiting.shift();
-    if (this.#waiting.length < WAITING_MAX && this.#socket.isPaused) this.#socket.resume();
+    this.#waitingChars -= message?.length ?? 0;
+    if (!this.#full && this.#socket.isPaused) this.#socket.resume();
     return message;
   }
 
@@ -43,7 +60,11 @@ export class Messages {
   send(message: StreamOutput): Promise<void> {
     return new Promise((resolve) => {
       if (this.#closed) return resolve();
-      this.#socket.send(JSON.stringify(message), () => resolve());
+      if ('encoding' in message) this.#pingsBeforeOutput = this.#pings;
+      this.#socket.send(JSON.stringify(message), () => {
+        this.#lastSign = performance.now();
+        resolve();
+      });
     });
   }
 
@@ -57,26 +78,38 @@ export class Messages {
     this.close(error.status < 500 ? 1008 : 1011, error.kind);
   }
 
+  get #full(): boolean {
+    return this.#waiting.length >= WAITING_MESSAGES_MAX || this.#waitingChars >= WAITING_CHARS_MAX;
+  }
+
   #take(data: RawData, isBinary: boolean): void {
     if (isBinary) return void this.fail(new ThawError('invalid_request', 'messages are JSON text'));
-    this.#waiting.push(data.toString());
-    if (this.#waiting.length >= WAITING_MAX) this.#socket.pause();
+    const message = data.toString();
+    this.#waiting.push(message);
+    this.#waitingChars += message.length;
+    if (this.#full) this.#socket.pause();
     this.#wake?.();
   }
 
-  /** A peer that answers no ping for two rounds is gone, whatever TCP believes. */
+  /**
+   * A peer that answers no ping for two rounds is gone, whatever TCP believes. Not so one that has output to read: a
+   * ping waits behind it for as long as the reader takes.
+   */
   #keepAlive(everyMs: number): void {
-    let unanswered = 0;
     const timer = setInterval(() => {
       // While paused no answer can arrive; the ping still finds out that the connection is gone.
-      if (!this.#socket.isPaused) {
-        if (unanswered >= 2) return this.#socket.terminate();
-        unanswered += 1;
-      }
-      this.#socket.ping();
+      const listening = !this.#socket.isPaused;
+      const unread = this.#pingsBeforeOutput >= this.#pongs;
+      const silentMs = performance.now() - this.#lastSign;
+      const dead = unread ? silentMs > UNREAD_MAX_MS : this.#pings - this.#pongs >= 2;
+      if (listening && dead) return this.#socket.terminate();
+      if (!listening) this.#pongs = this.#pings;
+      this.#pings += 1;
+      this.#socket.ping(String(this.#pings));
     }, everyMs);
-    this.#socket.on('pong', () => {
-      unanswered = 0;
+    this.#socket.on('pong', (data) => {
+      this.#lastSign = performance.now();
+      this.#pongs = Math.max(this.#pongs, Math.min(Number(data.toString()) || 0, this.#pings));
     });
     this.#socket.on('close', () => clearInterval(timer));
   }

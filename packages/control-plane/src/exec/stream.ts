@@ -4,14 +4,23 @@
  *   (auth) ─► start ─► started ─► stdout, stderr … ─► exit ─► closed
  *                         └─ stop, or the client is gone: SIGTERM, after a while SIGKILL
  */
-import { decodeBytes, encodeBytes, StreamAuth, StreamInput, StreamStart, ThawError } from '@thaw/api';
+import {
+  decodeBytes,
+  encodeBytes,
+  StreamAuth,
+  StreamInput,
+  StreamStart,
+  type TerminalSize,
+  ThawError,
+} from '@thaw/api';
 import type { ExecStreamResponse } from '@thaw/api/rpc';
 import type { z } from 'zod';
 import type { VerifyKey } from '../auth/key.ts';
 import { requireCaller } from '../http/app.ts';
 import { invalid, toThawError } from '../http/errors.ts';
 import type { Plane } from '../plane.ts';
-import { requireRunning } from '../sandbox/sandbox.ts';
+import { checkEnter, enter } from '../sandbox/enter.ts';
+import { type Feed, InputQueue } from './input.ts';
 import type { Messages } from './socket.ts';
 
 const KEY_WITHIN_MS = 5_000;
@@ -29,8 +38,9 @@ export interface StreamOptions {
 export async function execStream(plane: Plane, messages: Messages, options: StreamOptions): Promise<void> {
   try {
     const teamId = options.teamId || (await authenticate(messages, options.verifyKey));
-    await requireRunning(plane, teamId, options.sandboxId);
+    await checkEnter(plane, teamId, options.sandboxId);
     const start = parse(StreamStart, await within(messages, START_WITHIN_MS, 'start'));
+    using _ = await enter(plane, teamId, options.sandboxId);
     await new Process(plane, messages, options.sandboxId).run(start);
     messages.close(1000, 'exit');
   } catch (thrown) {
@@ -59,7 +69,8 @@ class Process {
   readonly #messages: Messages;
   readonly #sandboxId: string;
   readonly #abort = new AbortController();
-  #pid: number | undefined;
+  #hasInput = false;
+  #pty = false;
   #stopping = false;
   #ended = false;
   #killTimer: NodeJS.Timeout | undefined;
@@ -71,16 +82,16 @@ class Process {
   }
 
   async run(start: StreamStart): Promise<void> {
-    const { type: _, timeout_sec, cwd = '', user = '', env = {}, ...rest } = start;
-    const request = { ...rest, sandboxId: this.#sandboxId, timeoutSec: timeout_sec, cwd, user, env };
-    let input: Promise<void> | undefined;
+    const { type: _, timeout_sec, ...rest } = start;
+    this.#pty = start.pty !== undefined;
+    this.#hasInput = start.stdin || this.#pty;
+    const request = { ...rest, sandboxId: this.#sandboxId, timeoutSec: timeout_sec };
     try {
       for await (const { event } of this.#plane.host.execStream(request, this.#abort.signal)) {
-        this.#plane.activity.touch(this.#sandboxId);
         if (event.case === 'start') {
-          this.#pid = event.value.pid;
-          await this.#messages.send({ type: 'start', pid: this.#pid });
-          input = this.#serveInput(this.#pid);
+          const { pid } = event.value;
+          await this.#messages.send({ type: 'start', pid });
+          void this.#serveInput(pid);
         } else if (event.case === 'data') {
           await this.#tell(event.value);
         } else if (event.case === 'end') {
@@ -98,7 +109,6 @@ class Process {
       this.#ended = true;
       clearTimeout(this.#killTimer);
       this.#abort.abort();
-      void input?.catch(() => {});
     }
   }
 
@@ -107,35 +117,48 @@ class Process {
     await this.#messages.send({ type: output.case, ...encodeBytes(output.value) });
   }
 
-  /** One message after the other: the next is taken only when the guest has the last. */
+  /** Input goes to the program in order; what is to be done to the program does not wait behind it. Never throws. */
   async #serveInput(pid: number): Promise<void> {
+    const input = new InputQueue((message) => this.#orTell(() => this.#feed(pid, message)));
     while (!this.#ended) {
-      const message = await this.#messages.next();
-      if (message === undefined) return this.#stop(pid);
-      try {
-        await this.#serve(pid, parse(StreamInput, message));
-      } catch (thrown) {
-        if (this.#ended) return;
-        const error = toThawError(thrown);
-        await this.#messages.send({ type: 'error', code: error.kind, data: error.message });
-      }
+      const text = await this.#messages.next();
+      if (text === undefined) return this.#stop(pid);
+      await this.#orTell(async () => {
+        const message = parse(StreamInput, text);
+        if (message.type === 'stop') return this.#stop(pid);
+        if (message.type === 'resize') return this.#resize(pid, message);
+        if (!this.#hasInput)
+          throw new ThawError('invalid_request', 'standard input is not open: start with "stdin":true');
+        input.add(message);
+        await Promise.race([input.room(), this.#messages.gone]);
+      });
     }
   }
 
-  async #serve(pid: number, message: StreamInput): Promise<void> {
-    const to = { sandboxId: this.#sandboxId, pid };
-    switch (message.type) {
-      case 'stdin':
-        return this.#plane.host.sendInput({
-          ...to,
-          data: decodeBytes(message.data, message.encoding),
-          eof: false,
-        });
-      case 'stdin_close':
-        return this.#plane.host.sendInput({ ...to, eof: true });
-      case 'stop':
-        return this.#stop(pid);
+  /** What goes wrong is told to the client; the command goes on. */
+  async #orTell(action: () => Promise<void>): Promise<void> {
+    try {
+      await action();
+    } catch (thrown) {
+      if (this.#ended) return;
+      const error = toThawError(thrown);
+      await this.#messages.send({ type: 'error', code: error.kind, data: error.message });
     }
+  }
+
+  /** Resolves when the guest has it. */
+  #feed(pid: number, message: Feed): Promise<void> {
+    const to = { sandboxId: this.#sandboxId, pid, pty: this.#pty };
+    const call =
+      message.type === 'stdin_close'
+        ? { ...to, eof: true }
+        : { ...to, data: decodeBytes(message.data, message.encoding) };
+    return this.#plane.host.sendInput(call, this.#abort.signal);
+  }
+
+  async #resize(pid: number, { cols, rows }: TerminalSize): Promise<void> {
+    if (!this.#pty) throw new ThawError('invalid_request', 'the command has no terminal');
+    await this.#plane.host.resize({ sandboxId: this.#sandboxId, pid, size: { cols, rows } });
   }
 
   async #stop(pid: number): Promise<void> {

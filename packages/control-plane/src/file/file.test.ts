@@ -74,6 +74,73 @@ describe('files', () => {
     assert.equal(stored('/order2'), undefined);
   });
 
+  it('refuse a field that comes too late to be heeded', async () => {
+    const refused = await send('stream/write', [
+      ['path', '/late'],
+      ['file', Buffer.from('content')],
+      ['user', 'user'],
+    ]);
+    assert.equal(refused.status, 400);
+    assert.match((await jsonOf(refused)).error.message, /user: must come before file/);
+    assert.equal(stored('/late'), undefined);
+  });
+
+  it('are listed, shown, moved and removed', async () => {
+    const ask = (verb: string, body: unknown) => test.ask('POST', path(verb), body);
+    const made = await ask('mkdir', { path: '/tree/sub' });
+    assert.deepEqual([made.status, made.body.type], [201, 'directory']);
+    assert.equal((await ask('mkdir', { path: '/tree/sub' })).status, 409);
+    await send('write', [
+      ['path', '/tree/a'],
+      ['file', Buffer.from('abc')],
+    ]);
+    assert.deepEqual((await ask('stat', { path: '/tree/a' })).body, {
+      name: 'a',
+      type: 'file',
+      path: '/tree/a',
+      size: 3,
+      mode: 0o644,
+      permissions: '-rw-r--r--',
+      owner: 'root',
+      group: 'root',
+      modified_at: '2023-11-14T22:13:20.123Z',
+    });
+    const moved = await ask('move', { source: '/tree/a', destination: '/tree/sub/b' });
+    assert.equal(moved.body.path, '/tree/sub/b');
+    const names = async (depth: number) =>
+      (await ask('list', { path: '/tree', depth })).body.map((entry: { path: string }) => entry.path);
+    assert.deepEqual(await names(1), ['/tree/sub']);
+    assert.deepEqual(await names(2), ['/tree/sub', '/tree/sub/b']);
+    assert.equal((await ask('remove', { path: '/tree' })).status, 204);
+    assert.equal((await ask('remove', { path: '/tree' })).status, 204);
+    for (const verb of ['stat', 'watch']) assert.equal((await ask(verb, { path: '/tree' })).status, 404);
+    assert.equal((await ask('move', { source: '/tree/a', destination: '/b' })).status, 404);
+    for (const body of [{ path: '' }, { path: '/x', depth: 0 }, { path: '/x', more: 1 }, {}, '{'])
+      assert.equal((await ask('list', body)).status, 400);
+  });
+
+  it('are watched until the client leaves', async () => {
+    await test.ask('POST', path('mkdir'), { path: '/watched' });
+    const leave = new AbortController();
+    const response = await fetch(test.url + path('watch'), {
+      method: 'POST',
+      headers: { 'X-API-Key': test.key },
+      body: JSON.stringify({ path: '/watched' }),
+      signal: leave.signal,
+    });
+    assert.equal(response.headers.get('content-type'), 'application/x-ndjson');
+    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+    assert.equal((await reader.read()).value, '{"type":"start"}\n');
+    assert.equal(test.agent.watches, 1);
+    await send('write', [
+      ['path', '/watched/new'],
+      ['file', Buffer.from('x')],
+    ]);
+    assert.equal((await reader.read()).value, '{"type":"change","change":"write","name":"new"}\n');
+    leave.abort();
+    await until(() => test.agent.watches === 0);
+  });
+
   it('refuse what is wrong', async () => {
     const file: [string, Buffer] = ['file', Buffer.from('x')];
     const cases: [[string, string | Buffer][], RegExp][] = [
@@ -210,7 +277,7 @@ describe('files', () => {
   });
 
   it('need a running sandbox', async () => {
-    const paused = await test.createSandbox();
+    const paused = await test.createSandbox({ auto_resume: false });
     await test.ask('POST', `/v1/sandboxes/${paused}/pause`);
     for (const verb of ['read', 'stream/read']) {
       assert.equal((await test.ask('POST', path(verb, paused), { path: '/x' })).status, 409);

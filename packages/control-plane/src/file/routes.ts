@@ -1,12 +1,25 @@
 import { Readable } from 'node:stream';
-import { GuestPath, GuestUser, ReadFile } from '@thaw/api';
+import {
+  FileEntry,
+  GuestPath,
+  GuestUser,
+  ListDir,
+  MakeDir,
+  MoveFile,
+  ReadFile,
+  RemoveFile,
+  StatFile,
+  WatchDir,
+} from '@thaw/api';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { App } from '../http/app.ts';
 import { NO_CONTENT, raw } from '../http/openapi.ts';
 import type { Plane } from '../plane.ts';
 import { SandboxParams } from '../sandbox/routes.ts';
+import { listDir, makeDir, moveFile, removeFile, statFile } from './folders.ts';
 import { readBuffered, readStream } from './read.ts';
+import { watchDir } from './watch.ts';
 import { writeBuffered, writeStream } from './write.ts';
 
 /** As `uploadParts` takes it. */
@@ -16,9 +29,17 @@ const UploadForm = z.object({
   file: z.file().describe('The bytes, sent as a file with a name'),
 });
 
+/** Lines that wait for a slow reader, before the guest does. */
+const WATCH_LINES = 64;
+
 type Write = (plane: Plane, teamId: string, id: string, request: FastifyRequest) => Promise<void>;
 
 export function fileRoutes(app: App, plane: Plane): void {
+  contentRoutes(app, plane);
+  folderRoutes(app, plane);
+}
+
+function contentRoutes(app: App, plane: Plane): void {
   const write = (url: string, action: Write, about: { operationId: string; summary: string }) =>
     app.post(url, {
       config: { describe: { form: UploadForm } },
@@ -70,6 +91,85 @@ export function fileRoutes(app: App, plane: Plane): void {
       return reply.type('application/octet-stream').send(Readable.from(chunks, { objectMode: false }));
     },
   });
+}
+
+function folderRoutes(app: App, plane: Plane): void {
+  const params = SandboxParams;
+  app.post('/v1/sandboxes/:id/files/stat', {
+    schema: {
+      operationId: 'statFile',
+      summary: 'What a path is',
+      params,
+      body: StatFile,
+      response: { 200: FileEntry },
+    },
+    handler: ({ teamId, params: { id }, body }) => statFile(plane, teamId, id, body),
+  });
+  app.post('/v1/sandboxes/:id/files/list', {
+    schema: {
+      operationId: 'listDir',
+      summary: 'What is in a folder; each folder comes before what is in it',
+      params,
+      body: ListDir,
+      response: { 200: z.array(FileEntry) },
+    },
+    handler: ({ teamId, params: { id }, body }) => listDir(plane, teamId, id, body),
+  });
+  app.post('/v1/sandboxes/:id/files/mkdir', {
+    schema: {
+      operationId: 'makeDir',
+      summary: 'Make a folder, and those above it that are missing',
+      params,
+      body: MakeDir,
+      response: { 201: FileEntry },
+    },
+    handler: async ({ teamId, params: { id }, body }, reply) =>
+      reply.code(201).send(await makeDir(plane, teamId, id, body)),
+  });
+  app.post('/v1/sandboxes/:id/files/move', {
+    schema: {
+      operationId: 'moveFile',
+      summary: 'Move or rename a file or a folder',
+      params,
+      body: MoveFile,
+      response: { 200: FileEntry },
+    },
+    handler: ({ teamId, params: { id }, body }) => moveFile(plane, teamId, id, body),
+  });
+  app.post('/v1/sandboxes/:id/files/remove', {
+    schema: {
+      operationId: 'removeFile',
+      summary: 'Remove a file, or a folder with all that is in it; a path that does not exist is fine',
+      params,
+      body: RemoveFile,
+      response: { 204: NO_CONTENT },
+    },
+    handler: async ({ teamId, params: { id }, body }, reply) => {
+      await removeFile(plane, teamId, id, body);
+      return reply.code(204).send();
+    },
+  });
+  app.post('/v1/sandboxes/:id/files/watch', {
+    schema: {
+      operationId: 'watchDir',
+      summary:
+        'What changes in a folder, as it happens: a line of JSON for each change, until the client leaves',
+      params,
+      body: WatchDir,
+      response: { 200: raw('application/x-ndjson', 'A WatchMessage in each line') },
+    },
+    handler: async ({ teamId, params: { id }, body }, reply) => {
+      const lines = await watchDir(plane, teamId, id, body, gone(reply));
+      return reply.type('application/x-ndjson').send(Readable.from(lines, { highWaterMark: WATCH_LINES }));
+    },
+  });
+}
+
+/** Aborts when the answer is through, or its reader is. */
+function gone(reply: FastifyReply): AbortSignal {
+  const controller = new AbortController();
+  reply.raw.once('close', () => controller.abort());
+  return controller.signal;
 }
 
 /** After a refusal the client may still be sending: read on a little, so that it sees the answer, then hang up. */

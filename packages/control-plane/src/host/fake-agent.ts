@@ -19,6 +19,7 @@ import {
   toConnectError,
 } from '@thaw/api/rpc';
 import { execStreamFake, runFake } from './fake-exec.ts';
+import { fakeFiles } from './fake-files.ts';
 
 type Rpc = keyof ServiceImpl<typeof HostAgentService>;
 
@@ -27,17 +28,21 @@ export class FakeAgent implements AsyncDisposable {
   readonly sandboxes = new Map<string, SandboxInfo>();
   readonly templates = new Map<string, Template>();
   readonly files = new Map<string, Buffer>();
+  /** Of terminals, columns and rows, in the order they were asked for. */
+  readonly sizes: [number, number][] = [];
+  /** Folders being watched. */
+  watches = 0;
   /** RPCs in the order they came. */
   readonly calls: Rpc[] = [];
   readonly processes = new Map<number, ChildProcess>();
   /** What the last create was asked for. */
   lastCreate: Parameters<ServiceImpl<typeof HostAgentService>['createSandbox']>[0] | undefined;
+  lastResume: Parameters<ServiceImpl<typeof HostAgentService>['resumeSandbox']>[0] | undefined;
   readonly #faults = new Map<Rpc, Error[]>();
   readonly #holds = new Map<Rpc, PromiseWithResolvers<void>>();
   readonly #server = createServer();
 
   constructor(socketPath: string) {
-  lastResume: Parameters<ServiceImpl<typeof HostAgentService>['resumeSandbox']>[0] | undefined;
     this.socketPath = socketPath;
     for (const name of ['minimal', 'base']) this.#addTemplate({ id: name, name, type: 'base', diskMb: 1024 });
   }
@@ -178,13 +183,13 @@ export class FakeAgent implements AsyncDisposable {
           backend: 'uffd',
           build: template.build,
           timingsMs: { 'create:boot': 1.5 },
+          network: request.network ?? { internet: true },
+          createdAtUnix: BigInt(Math.floor(Date.now() / 1000)),
         });
         this.sandboxes.set(request.sandboxId, sandbox);
         return { sandbox };
       },
       destroySandbox: async (request) => {
-          network: request.network ?? { internet: true },
-          createdAtUnix: BigInt(Math.floor(Date.now() / 1000)),
         await this.#enter('destroySandbox');
         this.#require(request.sandboxId);
         this.sandboxes.delete(request.sandboxId);
@@ -203,11 +208,6 @@ export class FakeAgent implements AsyncDisposable {
         const sandbox = this.#require(request.sandboxId, 'paused', 'error');
         sandbox.status = 'running';
         sandbox.hostIp = '10.11.0.2';
-        return { sandbox };
-      },
-      listSandboxes: async () => {
-        await this.#enter('listSandboxes');
-        return { sandboxes: [...this.sandboxes.values()] };
         if (request.network !== undefined) sandbox.network = request.network;
         this.lastResume = request;
         return { sandbox, buildId: sandbox.build?.id ?? 'base' };
@@ -216,6 +216,11 @@ export class FakeAgent implements AsyncDisposable {
         await this.#enter('setNetwork');
         const sandbox = this.#require(request.sandboxId);
         sandbox.network = request.network!;
+        return { sandbox };
+      },
+      listSandboxes: async () => {
+        await this.#enter('listSandboxes');
+        return { sandboxes: [...this.sandboxes.values()] };
       },
     } satisfies Partial<ServiceImpl<typeof HostAgentService>>;
   }
@@ -275,44 +280,22 @@ export class FakeAgent implements AsyncDisposable {
         process.kill(-(processOf(request.pid).pid ?? 0), request.signal);
         return {};
       },
-      writeFile: async (request) => {
-        await this.#enter('writeFile');
-        const { sandboxId } = this.#require(request.sandboxId, 'running');
-        this.files.set(`${sandboxId}:${request.path}`, Buffer.from(request.content));
+      resizeTerminal: async ({ pid, size }) => {
+        await this.#enter('resizeTerminal');
+        processOf(pid);
+        this.sizes.push([size?.cols ?? 0, size?.rows ?? 0]);
         return {};
       },
-      readFile: async (request) => {
-        await this.#enter('readFile');
-        const content = this.files.get(`${request.sandboxId}:${request.path}`);
-        if (!content) throw toConnectError(new ThawError('not_found', `${request.path} does not exist`));
-        return { content };
-      },
-      writeFileStream: async (parts) => {
-        await this.#enter('writeFileStream');
-        let key = '';
-        let complete = false;
-        const chunks: Uint8Array[] = [];
-        for await (const { content } of parts) {
-          if (content.case === 'meta')
-            key = `${this.#require(content.value.sandboxId, 'running').sandboxId}:${content.value.path}`;
-          else if (content.case === 'chunk') chunks.push(content.value);
-          else if (content.case === 'complete') complete = content.value;
-        }
-        if (!complete) throw toConnectError(new ThawError('invalid_request', 'the upload broke off'));
-        this.files.set(key, Buffer.concat(chunks));
-        return {};
-      },
-      readFileStream: async function* (request) {
-        await self.#enter('readFileStream');
-        self.#require(request.sandboxId, 'running');
-        const content = self.files.get(`${request.sandboxId}:${request.path}`);
-        if (!content) throw toConnectError(new ThawError('not_found', `${request.path} does not exist`));
-        for (let at = 0; at < content.length; at += 65_536) {
-          // A file that names a fault breaks after its first chunk.
-          if (at > 0 && request.path.endsWith('.broken')) throw new Error('the guest is gone');
-          yield { chunk: content.subarray(at, at + 65_536) };
-        }
-      },
+      ...fakeFiles(
+        this.files,
+        async (rpc, sandboxId) => {
+          await this.#enter(rpc);
+          this.#require(sandboxId, 'running');
+        },
+        (more) => {
+          this.watches += more;
+        },
+      ),
     } satisfies Partial<ServiceImpl<typeof HostAgentService>>;
   }
 }

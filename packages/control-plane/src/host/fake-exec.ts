@@ -52,7 +52,7 @@ export async function* execStreamFake(
   signal: AbortSignal,
   processes: Map<number, ChildProcess>,
 ): AsyncGenerator<MessageInitShape<typeof ExecStreamResponseSchema>> {
-  const child = await start(request, request.stdin ? 'pipe' : 'ignore');
+  const child = await start(request, request.stdin || request.pty ? 'pipe' : 'ignore');
   const closed = once(child, 'close');
   const pid = child.pid!;
   processes.set(pid, child);
