@@ -12,12 +12,10 @@ export function setNetwork(host: Host, id: string, egress: Egress): Promise<Sand
       const { state } = sandbox;
       if (state.status !== 'running' && state.status !== 'paused' && state.status !== 'error')
         throw sandbox.refused();
-      const steps = newSteps(host);
       // The rules come first: a sandbox is never told to be shut in while it is not.
-      if (state.status === 'running')
-        await steps.run('network:set-egress', () => state.machine.slot.setEgress(egress));
+      if (state.status === 'running') await state.machine.slot.setEgress(egress);
       sandbox.record = { ...sandbox.record, egress };
-      await writeRecord(host.config, sandbox.record, steps, 'network:write-record');
+      await writeRecord(host.config, sandbox.record, newSteps(host), 'network:write-record');
       return sandbox;
     },
     JSON.stringify(egress),
