@@ -121,7 +121,12 @@ export class Course {
     const { kind, status, body, value } = operation;
     if ((kind === 'create' || kind === 'spawn') && status === 201) {
       operation.sandbox = body.id as string;
-      this.known.set(body.id, { id: body.id, status: 'running', lastPut: 0 });
+      this.known.set(body.id, {
+        id: body.id,
+        status: 'running',
+        lastPut: 0,
+        autoResume: operation.autoResume,
+      });
     }
     const known = this.known.get(operation.sandbox ?? '');
     if (known === undefined) return;

@@ -47,11 +47,11 @@ export class Judge {
       );
     }
     if (this.#course.profile.name !== 'calm') return;
-    for (const { id } of this.#course.known.values()) {
+    for (const { id, autoResume } of this.#course.known.values()) {
       const about = this.#course.history.filter(({ sandbox }) => sandbox === id);
       const [made, ...rest] = about;
       if (made?.kind !== 'create' || rest.some(({ left }) => left)) continue;
-      const why = explain(rest, { state: 'running', content: 0 });
+      const why = explain(rest, { state: 'running', content: 0 }, autoResume);
       this.#check(why === undefined, `${id}: ${why}`);
     }
   }
@@ -84,7 +84,7 @@ export class Judge {
   }
 
   /** Whatever happened, what was sealed is there. */
-  async #judgeContent({ id, lastPut }: Known): Promise<void> {
+  async #judgeContent({ id, lastPut, autoResume }: Known): Promise<void> {
     const about = this.#course.history.filter(({ sandbox }) => sandbox === id);
     const found = await this.#course.get('GET', `/v1/sandboxes/${id}`);
     const destroyed = about.some(({ kind }) => kind === 'destroy');
@@ -94,7 +94,8 @@ export class Judge {
     const seals = about.filter(
       ({ kind, status }) => (kind === 'pause' && status === 200) || (kind === 'snapshot' && status === 201),
     );
-    const resumes = about.filter(({ kind }) => kind === 'resume');
+    const wakes = autoResume ? ['resume', 'put', 'get'] : ['resume'];
+    const resumes = about.filter(({ kind }) => wakes.includes(kind));
     const last = seals.at(-1);
     const isLast =
       last?.kind === 'pause' && resumes.every(({ end }) => end !== undefined && end < last.start);

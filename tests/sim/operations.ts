@@ -22,6 +22,10 @@ export interface Operation {
   /** What a put writes. */
   value: number | undefined;
   overwrite: boolean;
+  /** Of a create or spawn: commands wake it when it is paused. */
+  autoResume: boolean;
+  /** Of a resume: only its disk comes back. */
+  cold: boolean;
   /** Turns of the scheduler; `end` is missing while it is under way. */
   start: number;
   end: number | undefined;
@@ -38,6 +42,7 @@ export interface Known {
   /** What the last answer said. */
   status: 'running' | 'paused' | 'error' | 'gone' | 'unknown';
   lastPut: number;
+  autoResume: boolean;
 }
 
 const TEMPLATES = ['alpha', 'beta'];
@@ -45,7 +50,7 @@ const SANDBOXES_MAX = 6;
 
 const WEIGHTS: Record<Known['status'], Partial<Record<Kind, number>>> = {
   running: { put: 6, get: 2, pause: 5, snapshot: 2.5, destroy: 1, resume: 0.5 },
-  paused: { resume: 7, snapshot: 2, destroy: 1, pause: 0.5, get: 0.5 },
+  paused: { resume: 7, snapshot: 2, destroy: 1, pause: 0.5, get: 1, put: 1 },
   error: { resume: 6, destroy: 1, get: 0.5, pause: 0.5, snapshot: 0.5 },
   unknown: { put: 2, get: 2, pause: 2, resume: 2, snapshot: 1, destroy: 0.5 },
   gone: { get: 1, destroy: 1, resume: 0.5, pause: 0.5 },
@@ -59,6 +64,8 @@ export function nextOperation(random: Random, known: readonly Known[], start: nu
     template: undefined,
     value: undefined,
     overwrite: false,
+    autoResume: false,
+    cold: false,
     start,
     end: undefined,
     status: undefined,
@@ -69,7 +76,10 @@ export function nextOperation(random: Random, known: readonly Known[], start: nu
   const live = known.filter(({ status }) => status !== 'gone');
   const template = random.pick(TEMPLATES);
   if (live.length === 0 || (live.length < SANDBOXES_MAX && random.chance(0.15))) {
-    return random.chance(0.35) ? operation('spawn', { template }) : operation('create');
+    const autoResume = random.chance(0.4);
+    return random.chance(0.35)
+      ? operation('spawn', { template, autoResume })
+      : operation('create', { autoResume });
   }
   if (random.chance(0.04)) return operation('forget', { template });
   if (random.chance(0.03)) return operation('list');
@@ -78,6 +88,8 @@ export function nextOperation(random: Random, known: readonly Known[], start: nu
   switch (kind) {
     case 'put':
       return operation(kind, { sandbox: id, value: start });
+    case 'resume':
+      return operation(kind, { sandbox: id, cold: random.chance(0.15) });
     case 'snapshot':
       return operation(kind, { sandbox: id, template, overwrite: random.chance(0.6) });
     default:
@@ -91,25 +103,23 @@ export interface Asked {
   body?: object;
 }
 
-export function requestOf({ kind, sandbox, template, value, overwrite }: Operation): Asked {
+export function requestOf(operation: Operation): Asked {
+  const { kind, sandbox, template, value, overwrite, autoResume, cold } = operation;
   const url = `/v1/sandboxes/${sandbox}`;
-  const size = { memory_mb: 128, disk_mb: 1, timeout_sec: 0, auto_resume: false };
+  const policy = { timeout_sec: 0, auto_resume: autoResume };
   switch (kind) {
     case 'create':
-      return { method: 'POST', url: '/v1/sandboxes', body: size };
+      return { method: 'POST', url: '/v1/sandboxes', body: { memory_mb: 128, disk_mb: 1, ...policy } };
     case 'spawn':
-      return {
-        method: 'POST',
-        url: '/v1/sandboxes',
-        body: { template, timeout_sec: 0, auto_resume: false },
-      };
+      return { method: 'POST', url: '/v1/sandboxes', body: { template, ...policy } };
     case 'put':
       return { method: 'POST', url: `${url}/exec`, body: { cmd: 'put', args: [String(value)] } };
     case 'get':
       return { method: 'POST', url: `${url}/exec`, body: { cmd: 'get' } };
     case 'pause':
+      return { method: 'POST', url: `${url}/pause` };
     case 'resume':
-      return { method: 'POST', url: `${url}/${kind}` };
+      return { method: 'POST', url: `${url}/resume`, body: { memory: !cold } };
     case 'snapshot': {
       const body = { sandbox_id: sandbox, name: template };
       return { method: 'POST', url: `/v1/snapshots${overwrite ? '?overwrite=true' : ''}`, body };

@@ -3,6 +3,7 @@
  * each call of a fake, each RPC and each use of the database. Only when nothing else moves in this process is one of
  * them let through, chosen by the seed: a run is the same each time.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from './random.ts';
 
 /** One life of a daemon. What it still has at gates when it ends stays there for ever, as after a kill. */
@@ -37,11 +38,14 @@ interface Waiting {
 export type Gate = (label: string) => Promise<void>;
 
 const IDLE_TURNS = 3;
+const SPINS_MAX = 40;
 
 export class Scheduler {
   readonly #random: Random;
   #waiting: Waiting[] = [];
   #busy = 0;
+  /** Resolves when some work of `during` ends. */
+  #less: PromiseWithResolvers<void> = Promise.withResolvers();
   #turn = 0;
   /** Which gates were opened, and which of them failed: equal for equal seeds. */
   readonly trace: string[] = [];
@@ -69,13 +73,18 @@ export class Scheduler {
       return await work();
     } finally {
       this.#busy -= 1;
+      this.#less.resolve();
+      this.#less = Promise.withResolvers();
     }
   }
 
   /** Resolves when nothing moves any more but what waits at gates or for the clock. */
   async settle(): Promise<void> {
-    for (let idle = 0; idle < IDLE_TURNS; ) {
-      await new Promise((resolve) => setImmediate(resolve));
+    for (let idle = 0, spins = 0; idle < IDLE_TURNS; spins++) {
+      if (this.#busy > 0) await this.#less.promise;
+      // Who waits for long leaves the processor to those it waits for.
+      else if (spins > SPINS_MAX) await sleep(1);
+      else await new Promise((resolve) => setImmediate(resolve));
       idle = this.#busy > 0 || waitsForKernel() ? 0 : idle + 1;
     }
     this.#turn += 1;
