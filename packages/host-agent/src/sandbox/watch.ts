@@ -1,4 +1,5 @@
 /** Notices when a running sandbox loses one of its processes: it becomes `error`, everything else of it goes. */
+import { ThawError } from '@thaw/api';
 import { type Host, newSteps } from '../host.ts';
 import type { Machine } from './machine.ts';
 import { writeRecord } from './record.ts';
@@ -28,7 +29,10 @@ export function watch(host: Host, sandbox: Sandbox, machine: Machine): void {
       const ended = ROLES.find((role) => roles[role]?.running === false);
       if (ended !== undefined) lost(LOST[ended]);
     },
-    () => lost('the keeper ended'),
+    (error) => {
+      // One that is only slow tells of it later.
+      if (error instanceof ThawError && error.kind === 'unavailable') lost('the keeper ended');
+    },
   );
 }
 
