@@ -42,6 +42,13 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
+/** `q` of 1 of the values are at most this. */
+export function quantile(values: readonly number[], q: number): number {
+  if (values.length === 0) throw new Error('nothing was measured');
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]!;
+}
+
 /** Aligned columns; a missed bar has a ✗. */
 export function table(figures: readonly Figure[]): string {
   const rows = figures.map((each) => [

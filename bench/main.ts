@@ -8,6 +8,7 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { Thaw } from '@thaw/sdk';
 import { ThrowawayThaw } from '../scripts/throwaway/thaw.ts';
+import { api } from './api.ts';
 import { faults } from './fault.ts';
 import { type Figure, table } from './figure.ts';
 import { lifecycle } from './lifecycle.ts';
@@ -28,6 +29,7 @@ async function main(version: string, rounds: number, signal: AbortSignal): Promi
     const image = path.join(version, 'guest/minimal.ext4');
     figures.push(...(await lifecycle({ thaw, rounds, scratch, image, progress })));
     figures.push(...(await faults(thaw, Math.max(2, rounds - 2), progress)));
+    figures.push(...(await api({ thaw, url: own.url, key: own.key, data: own.data, progress })));
     await own.stop();
   }
   await mkdir(OUT, { recursive: true });

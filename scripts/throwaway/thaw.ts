@@ -27,6 +27,8 @@ export interface ThrowawayOptions {
 export class ThrowawayThaw implements AsyncDisposable {
   url = '';
   key = '';
+  /** Its data folder. */
+  data = '';
   readonly #options: ThrowawayOptions;
   readonly #folder: string;
   readonly #lines: string[] = [];
@@ -126,6 +128,7 @@ export class ThrowawayThaw implements AsyncDisposable {
     const { url, key, data } = JSON.parse(ready) as { url: string; key: string; data: string };
     this.url = url;
     this.key = key;
+    this.data = data;
     this.#instance = await instanceOf(data);
   }
 
