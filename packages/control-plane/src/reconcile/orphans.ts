@@ -1,7 +1,8 @@
 /**
  * What a host has and no row wants: the rest of a create or a destroy that was cut off where nobody noticed. It is
  * destroyed when it was there for a while, but never what is older than this database: whoever has lost a database
- * must not lose the sandboxes too.
+ * must not lose the sandboxes too. Nor what is paused: no verb that was cut off leaves that, but a database that was put
+ * back to an older state does.
  */
 import type { SandboxInfo } from '@thaw/api/rpc';
 import { databaseBirth } from '../db/birth.ts';
@@ -45,11 +46,12 @@ export class Orphans {
 
   async #isOurs(info: SandboxInfo): Promise<boolean> {
     this.#birth ??= await databaseBirth(this.#plane.db);
-    if (Number(info.createdAtUnix) * 1000 >= this.#birth.getTime()) return true;
+    const isYounger = Number(info.createdAtUnix) * 1000 >= this.#birth.getTime();
+    if (isYounger && info.status !== 'paused') return true;
     if (!this.#spared.has(info.sandboxId)) {
       this.#spared.add(info.sandboxId);
       const text =
-        'the host has a sandbox that this database does not know, and that is older than it: it is kept';
+        'the host has a sandbox that this database does not know, paused or older than it: it is kept';
       this.#plane.log.warn({ sandbox: info.sandboxId, status: info.status }, text);
     }
     return false;

@@ -280,11 +280,13 @@ describe('the life of a sandbox', () => {
       return sandboxId;
     };
 
-    it('go after a while when no row wants them, unless they are older than the database', async () => {
+    it('go after a while when no row wants them, unless they are paused or older than the database', async () => {
       const { plane } = test.running;
       // A second of the host's clock is the finest that it tells.
       await new Promise((resolve) => setTimeout(resolve, 1000));
       const [lost, old] = [stray(0), stray(86_400)];
+      const paused = stray(0);
+      test.agent.sandboxes.get(paused)!.status = 'paused';
       const wanted = await test.createSandbox(NEVER);
       const patient = new Orphans(plane, 3_600_000);
       assert.equal(await patient.sweep(await plane.host.list()), 0);
@@ -292,13 +294,13 @@ describe('the life of a sandbox', () => {
       const orphans = new Orphans(plane, 0);
       assert.equal(await orphans.sweep(await plane.host.list()), 1);
       assert.equal(test.agent.sandboxes.has(lost), false);
-      assert.ok(test.agent.sandboxes.has(old));
+      for (const kept of [old, paused]) assert.ok(test.agent.sandboxes.has(kept));
       assert.ok(test.agent.sandboxes.has(wanted));
       // One whose row says that it is no more is wanted by nobody either.
       await set(wanted, { status: 'stopped' });
       assert.equal(await orphans.sweep(await plane.host.list()), 1);
       assert.equal(test.agent.sandboxes.has(wanted), false);
-      test.agent.sandboxes.delete(old);
+      for (const kept of [old, paused]) test.agent.sandboxes.delete(kept);
     });
 
     it('go when they were paused or stopped for longer than they are kept', async () => {
