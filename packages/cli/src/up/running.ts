@@ -1,4 +1,4 @@
-/** What `thaw up` tells of itself while it serves, and how another command finds and ends it. */
+/** What `thaw up` tells of itself while it runs, and how another command finds and ends it. */
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,6 +11,7 @@ const schema = z.object({
   startTime: z.string(),
   /** The folder of the version that runs. */
   version: z.string(),
+  /** Empty until it serves. */
   url: z.string(),
 });
 
@@ -21,21 +22,24 @@ export const RENEW_SIGNAL = 'SIGUSR2';
 
 const ASK_EVERY_MS = 100;
 
-/** Tells of this process until disposed. */
-export async function announceRunning(
-  run: string,
-  { version, url }: { version: string; url: string },
-): Promise<AsyncDisposable> {
+/** Tells of this process until disposed: from its start on, and where it serves once it does. */
+export async function announceRunning(run: string, version: string): Promise<Announcement> {
   const file = runningFile(run);
   const startTime = (await startTimeOf(process.pid)) ?? '';
-  await writeFile(`${file}.new`, JSON.stringify({ pid: process.pid, startTime, version, url }), {
-    mode: 0o644,
-  });
-  await rename(`${file}.new`, file);
-  return { [Symbol.asyncDispose]: () => rm(file, { force: true }) };
+  const write = async (url: string) => {
+    const self: Running = { pid: process.pid, startTime, version, url };
+    await writeFile(`${file}.new`, JSON.stringify(self), { mode: 0o644 });
+    await rename(`${file}.new`, file);
+  };
+  await write('');
+  return { serving: write, [Symbol.asyncDispose]: () => rm(file, { force: true }) };
 }
 
-/** The `thaw up` that serves on this run folder; undefined without one. */
+export interface Announcement extends AsyncDisposable {
+  serving(url: string): Promise<void>;
+}
+
+/** The `thaw up` that runs on this run folder; undefined without one. */
 export async function findRunning(run: string): Promise<Running | undefined> {
   const text = await readFile(runningFile(run), 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;

@@ -63,6 +63,8 @@ export async function up(options: UpOptions): Promise<void> {
   let key = await keepKey(keyFile(paths.data));
 
   await using daemons = new AsyncDisposableStack();
+  const end = stopOrRenew(signal);
+  const self = daemons.use(await announceRunning(paths.run, paths.version));
   const common = (name: string) => ({
     onLine: (line: string) => show(options, name, line),
     onRestart: (reason: string) => progress.say(`${name} ended (${reason}) and is started again`),
@@ -93,8 +95,7 @@ export async function up(options: UpOptions): Promise<void> {
   );
   daemons.use(plane.daemon);
 
-  const end = stopOrRenew(signal);
-  daemons.use(await announceRunning(paths.run, { version: paths.version, url: plane.url }));
+  await self.serving(plane.url);
   announce(options, plane.url, key);
   const how = await end;
   const left = await countRunning(paths.agentSocket).catch(() => undefined);
