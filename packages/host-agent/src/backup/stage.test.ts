@@ -2,11 +2,13 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { assemble, pauseInto, SANDBOX, testStore } from '../build/fixture.ts';
-import { removeHead } from '../build/head.ts';
+import { readHead, removeHead } from '../build/head.ts';
 import { readBuild } from '../build/read.ts';
 import { releaseBuild } from '../build/release.ts';
 import { BuildStore } from '../build/store.ts';
+import { verifyBuild } from '../build/verify.ts';
 import { Steps } from '../os/step.ts';
 import { type SandboxRecord, writeRecord } from '../sandbox/record.ts';
 import { stage } from './stage.ts';
@@ -83,4 +85,44 @@ test('what is damaged is left out and named; what was not asked for is not looke
   await rm(into, { recursive: true });
   await mkdir(into);
   assert.deepEqual((await stage(data, into, new Set())).left_out, []);
+});
+
+test('what is sealed, overwritten and removed meanwhile is saved whole in one state or another', async (t) => {
+  const store = await testStore(t);
+  const { data } = store.paths;
+  const steps = new Steps();
+  await writeRecord({ data, run: data }, RECORD, steps, 'record');
+  const contents = new Map<string, Buffer>();
+  let last = await pauseInto(store, { memory: 'DDDD', disk: 'DDDD' });
+  contents.set(last.build.id, last.content.memory);
+  let stopped = false;
+  const pausing = (async () => {
+    while (!stopped) {
+      const before = last.build.id;
+      // Now and then nothing of the parent is left, and it goes.
+      const memory = Math.random() < 0.5 ? 'DDDD' : 'D...';
+      last = await pauseInto(store, { memory, disk: memory }, last);
+      contents.set(last.build.id, last.content.memory);
+      await releaseBuild(store, steps, 'pause', before);
+    }
+  })();
+  try {
+    for (let round = 0; round < 20; round++) {
+      const into = path.join(data, `.backup-${round}`);
+      await mkdir(into);
+      const staged = await stage(data, into, new Set([SANDBOX.id]));
+      assert.deepEqual(staged.sandboxes, [{ id: 'sb1', running: false }], JSON.stringify(staged.left_out));
+      const copy = new BuildStore(into);
+      const head = await readHead(copy, SANDBOX);
+      const { memory } = await verifyBuild(copy, head!.build);
+      // The head is there a little before the pause that made it returns.
+      while (!contents.has(head!.build)) await nextTurn();
+      assert.deepEqual(await assemble(memory!), contents.get(head!.build));
+      await rm(into, { recursive: true });
+    }
+  } finally {
+    stopped = true;
+    await pausing;
+  }
+  assert.ok(contents.size > 3);
 });
