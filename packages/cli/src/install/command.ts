@@ -35,6 +35,10 @@ export function addMachine(program: Command, { context, exit }: Commands): void 
       const done = await install({ ...common(options), systemd });
       if (options.json) return printJson(done);
       await printLine(`Thaw ${done.version} is installed in ${done.prefix}.`);
+      if (done.problems.length > 0)
+        await printLine(
+          `Before sandboxes can run here:\n${done.problems.map((line) => `  ${line}`).join('\n')}`,
+        );
       await printLine(
         done.started ? 'It runs, and starts with this machine.' : `To start it, as root:\n  ${done.start}`,
       );

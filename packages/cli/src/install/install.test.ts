@@ -58,6 +58,7 @@ test('installs below another root, beside an upgrade, and removes all of it', as
   const first = await makeVersion(FIRST);
   const done = await install(options(first));
   assert.equal(done.started, false);
+  assert.deepEqual(done.problems, []);
   const at = (file: string) => path.join(root, file);
   assert.equal(await readlink(at('opt/thaw/current')), `versions/${FIRST}`);
   assert.deepEqual((await readdir(at(`opt/thaw/versions/${FIRST}`))).sort(), ['bin', 'version.json']);

@@ -2,9 +2,10 @@
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import type { Config } from '../config.ts';
+import { examine } from '../doctor/doctor.ts';
 import type { Progress } from '../progress.ts';
 import { settingsOf, switchTo, writeSettings, writeUnits } from './files.ts';
-import { InstallPaths, UNIT } from './paths.ts';
+import { InstallPaths, SANDBOXES_UNIT, UNIT } from './paths.ts';
 import { findRecord, type InstallRecord, writeRecord } from './record.ts';
 import { systemctl, systemdRuns } from './systemd.ts';
 import { ensureUser, USERS } from './user.ts';
@@ -24,6 +25,8 @@ export interface Installed extends Version {
   prefix: string;
   /** The units are there, and it runs. */
   started: boolean;
+  /** What keeps sandboxes from running here, each with what to do; then nothing is started. */
+  problems: string[];
   /** How to start it by hand. */
   start: string;
 }
@@ -65,11 +68,14 @@ export async function install(options: InstallOptions): Promise<Installed> {
   await note({ files: [paths.settings] });
   await note({ files: await switchTo(paths, version.id) });
   if (options.systemd) await note({ files: await progress.step('systemd units', () => writeUnits(paths)) });
+  const problems = root === '' ? await progress.step('examination', () => findProblems(options)) : [];
+  const started = starts && problems.length === 0;
   if (starts) {
     await systemctl('daemon-reload');
-    await progress.step('start', () => systemctl('enable', '--now', 'thaw-sandboxes.service', UNIT));
+    await systemctl('enable', SANDBOXES_UNIT, UNIT);
+    if (started) await progress.step('start', () => systemctl('start', SANDBOXES_UNIT, UNIT));
   }
-  return { ...version, prefix: paths.prefix, started: starts, start: startCommand(paths) };
+  return { ...version, prefix: paths.prefix, started, problems, start: startCommand(paths, starts) };
 }
 
 /** The version that this program belongs to. Throws where that, or this user, can't be installed from. */
@@ -95,7 +101,15 @@ export async function requireInstallable(options: {
   return { from: config.version, version: await readVersion(config.version) };
 }
 
+async function findProblems({ config, env }: InstallOptions): Promise<string[]> {
+  const { findings } = await examine(config, env);
+  return findings
+    .filter(({ status }) => status === 'fail')
+    .map(({ name, found, fix }) => `${name}: ${found} → ${fix}`);
+}
+
 /** A line for a shell, or for whatever starts programs where there is no systemd. */
-export function startCommand(paths: InstallPaths): string {
+function startCommand(paths: InstallPaths, systemd: boolean): string {
+  if (systemd) return `systemctl start ${UNIT}`;
   return `set -a; . ${paths.settings}; set +a; exec ${paths.program} up`;
 }
