@@ -45,6 +45,26 @@ async function awaken(plane: Plane, first: SandboxRow): Promise<void> {
   throw new ThawError('conflict', `sandbox ${row.id} is paused and resumed again and again`);
 }
 
+/**
+ * Runs a call that the host either refuses whole or begins. One that is refused because the sandbox began to pause at
+ * that very moment is made again.
+ */
+export async function inside<T>(
+  plane: Plane,
+  teamId: string,
+  id: string,
+  call: () => Promise<T>,
+): Promise<T> {
+  using _ = await enter(plane, teamId, id);
+  try {
+    return await call();
+  } catch (error) {
+    if (!(error instanceof ThawError && error.kind === 'invalid_state')) throw error;
+    await awaken(plane, await requireSandbox(plane, teamId, id));
+    return await call();
+  }
+}
+
 /** Throws what `enter` would throw now; wakes nothing. */
 export async function checkEnter(plane: Plane, teamId: string, id: string): Promise<void> {
   const row = await requireSandbox(plane, teamId, id);

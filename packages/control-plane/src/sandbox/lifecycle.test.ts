@@ -133,6 +133,17 @@ describe('the life of a sandbox', () => {
     assert.equal((await get(id)).status, 'running');
   });
 
+  it('runs a command that came in the moment that it was paused', async () => {
+    const id = await test.createSandbox(NEVER);
+    const release = test.agent.hold('exec');
+    const command = exec(id);
+    await until(() => test.agent.calls.at(-1) === 'exec');
+    await verb(id, 'pause');
+    release();
+    assert.equal((await command).body.stdout, 'hello\n');
+    assert.equal((await get(id)).status, 'running');
+  });
+
   it('is not woken where that was ruled out, nor from an error', async () => {
     const id = await test.createSandbox({ ...NEVER, auto_resume: false });
     await verb(id, 'pause');
