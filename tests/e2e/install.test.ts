@@ -215,7 +215,8 @@ describe('an installation', () => {
       assert.equal((await thaw(second, 'install', '--no-systemd')).code, 0);
       assert.equal(existsSync(inRoot('etc/systemd/system/thaw.service')), false);
       await running.start();
-      assert.equal((await running.sdk.sandboxes.get(sandbox)).status, 'paused');
+      // The host paused it; the row follows.
+      await eventually(async () => assert.equal((await running.sdk.sandboxes.get(sandbox)).status, 'paused'));
       await running.sdk.sandboxes.resume(sandbox);
       const before = await count();
       await eventually(async () => assert.ok((await count()) > before));
