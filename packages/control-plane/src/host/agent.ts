@@ -1,4 +1,5 @@
 /** One host agent as the control plane sees it: its RPCs with a deadline each, and errors of our own catalogue. */
+import http from 'node:http';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import {
   type CallOptions,
@@ -119,28 +120,29 @@ export interface HostAgent {
 }
 
 export function connectHost(socketPath: string, log: Logger): HostAgent {
-  return hostOver(
+  const over = (agent: http.Agent | false) =>
     createConnectTransport({
       httpVersion: '1.1',
       baseUrl: 'http://host-agent',
-      // A connection for each call: one kept from before an agent's restart would fail a verb that must not be repeated.
-      nodeOptions: { socketPath, agent: false },
+      nodeOptions: { socketPath, agent },
       readMaxBytes: MESSAGE_BYTES_MAX,
       acceptCompression: [],
       interceptors: [tellRequest],
-    }),
-    log,
-  );
+    });
+  // A connection for each verb: one kept from before an agent's restart would fail what must not be repeated. Calls of
+  // the guest end with the agent anyway, and a new connection would be half of what they take.
+  return hostOver(over(false), log, over(new http.Agent({ keepAlive: true })));
 }
 
-/** A host that is reached by any transport. */
-export function hostOver(transport: Transport, log: Logger): HostAgent {
+/** A host that is reached by any transport; commands and files may have one of their own. */
+export function hostOver(transport: Transport, log: Logger, guestTransport = transport): HostAgent {
   const client = createClient(HostAgentService, transport);
+  const guestClient = createClient(HostAgentService, guestTransport);
   const calls = new Calls(log);
   return {
     ...lifecycle(client, calls),
-    ...guest(client, calls),
-    ...folders(client, calls),
+    ...guest(guestClient, calls),
+    ...folders(guestClient, calls),
     ...templates(client, calls),
   };
 }
