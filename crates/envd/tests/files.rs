@@ -337,3 +337,54 @@ fn a_signed_url_opens_one_path() {
     assert_eq!(ask("GET", until("99999999999")), 200);
     assert_eq!(ask("GET", until("1000000000")), 401);
 }
+
+#[test]
+fn a_part_of_a_file_is_read() {
+    let envd = Envd::start("range");
+    let path = envd.path("file");
+    let content = noise(400_000);
+    fs::write(&path, &content).unwrap();
+    let ask = |headers: &[(&str, &str)]| envd.ask("GET", &format!("/files?path={path}"), headers, b"");
+    let whole = ask(&[]);
+    assert_eq!(whole.header("accept-ranges"), Some("bytes"));
+    let modified = whole.header("last-modified").unwrap().to_string();
+    for (range, part) in [("0-9", 0..10), ("1000-300999", 1000..301_000), ("399000-", 399_000..400_000)] {
+        let answer = ask(&[("range", &format!("bytes={range}")), ("accept-encoding", "gzip")]);
+        assert_eq!((answer.status, answer.header("content-encoding")), (206, None));
+        let wanted = format!("bytes {}-{}/400000", part.start, part.end - 1);
+        assert_eq!(answer.header("content-range"), Some(wanted.as_str()));
+        assert!(answer.body == content[part], "{range}");
+    }
+    assert_eq!(ask(&[("range", "bytes=400000-")]).status, 416);
+    assert_eq!(ask(&[("if-modified-since", &modified)]).status, 304);
+    assert_eq!(ask(&[("if-unmodified-since", "Mon, 23 Nov 1998 10:00:00 GMT")]).status, 412);
+    let answer = ask(&[("range", "bytes=0-1"), ("if-range", "Mon, 23 Nov 1998 10:00:00 GMT")]);
+    assert_eq!((answer.status, answer.body.len()), (200, content.len()));
+    let answer = envd.ask("GET", "/files?path=/proc/version", &[("range", "bytes=0-1")], b"");
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn a_file_is_compressed_for_those_who_ask() {
+    use std::io::Read;
+
+    let envd = Envd::start("gzip-read");
+    let path = envd.path("file");
+    for content in [b"small".to_vec(), vec![b'x'; 128 * 1024], noise(1 << 20)] {
+        fs::write(&path, &content).unwrap();
+        let read = |accepted: &str| {
+            envd.ask("GET", &format!("/files?path={path}"), &[("accept-encoding", accepted)], b"")
+        };
+        let answer = read("gzip");
+        assert_eq!((answer.status, answer.header("content-encoding")), (200, Some("gzip")));
+        assert_eq!(answer.header("vary"), Some("Accept-Encoding"));
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&answer.body[..]).read_to_end(&mut plain).unwrap();
+        assert!(plain == content);
+        assert!(read("gzip, deflate").body == content);
+    }
+    let answer = envd.ask("GET", "/files?path=/proc/version", &[("accept-encoding", "gzip")], b"");
+    let mut plain = String::new();
+    flate2::read::GzDecoder::new(&answer.body[..]).read_to_string(&mut plain).unwrap();
+    assert_eq!(plain, fs::read_to_string("/proc/version").unwrap());
+}

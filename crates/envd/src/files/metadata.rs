@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::Path;
 
 use hyper::header::HeaderMap;
-use rustix::fs::{XattrFlags, flistxattr, fremovexattr, fsetxattr};
+use rustix::fs::{XattrFlags, flistxattr, fremovexattr, fsetxattr, lgetxattr, llistxattr};
 use rustix::io::Errno;
 
 const HEADER: &str = "x-metadata-";
@@ -35,6 +36,25 @@ pub fn from_headers(headers: &HeaderMap) -> Result<Metadata, String> {
         true => Ok(metadata),
         false => Err(format!("the metadata has more than {TOTAL_BYTES_MAX} bytes")),
     }
+}
+
+/// What uploads said about a file; a link is not followed.
+pub fn read(path: &Path) -> Metadata {
+    let mut names = vec![0u8; 1024];
+    let mut length = llistxattr(path, &mut names[..]);
+    if length == Err(Errno::RANGE) {
+        names.resize(64 * 1024, 0);
+        length = llistxattr(path, &mut names[..]);
+    }
+    let names = names[..length.unwrap_or(0)].split(|byte| *byte == 0);
+    let ours = names.filter_map(|name| std::str::from_utf8(name).ok()?.strip_prefix(ATTRIBUTE));
+    ours.filter_map(|key| {
+        let mut value = vec![0u8; TOTAL_BYTES_MAX];
+        let length = lgetxattr(path, format!("{ATTRIBUTE}{key}"), &mut value[..]).ok()?;
+        value.truncate(length);
+        Some((key.into(), String::from_utf8(value).ok()?))
+    })
+    .collect()
 }
 
 /// Replaces all that the file had. A file system without attributes keeps none, and that is fine.

@@ -1,9 +1,11 @@
 //! `/files`: reading and writing a guest's files over plain HTTP. Runs as root; what it makes belongs to the user.
 
+mod coding;
+mod condition;
 mod download;
 mod inflate;
-mod metadata;
-mod open;
+pub mod metadata;
+pub mod open;
 pub mod path;
 mod query;
 mod signature;

@@ -9,12 +9,12 @@ use rustix::fs::OFlags;
 
 use crate::user::User;
 
-/// A regular file for reading, and its size, which is 0 for files that the kernel makes up.
-pub fn for_reading(path: &Path) -> io::Result<(File, u64)> {
+/// A regular file for reading, and what it is. Its size is 0 for files that the kernel makes up.
+pub fn for_reading(path: &Path) -> io::Result<(File, fs::Metadata)> {
     let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     let found = file.metadata()?;
     check_kind(&found)?;
-    Ok((file, found.len()))
+    Ok((file, found))
 }
 
 /// A regular file for writing and whether it is new, with the directories above it. One that was there is as it was.
