@@ -22,6 +22,8 @@ export function connectDatabase(url: string, log: Logger): Database {
   });
   // An idle connection that breaks is replaced by the pool; without a listener it would end the process.
   pool.on('error', (error) => log.warn({ err: error }, 'a database connection was lost'));
+  // So does one that breaks while it is lent out, between the statements of a transaction: its next one fails.
+  pool.on('connect', (client) => client.on('error', () => {}));
   return new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
 }
 
@@ -34,7 +36,7 @@ export function isOutage(error: unknown): boolean {
   // Class 08: connection exceptions; 57P01-57P03: server shutting down, crashed, starting; 53300: too many clients.
   if (OUTAGE_CODES.has(code) || code.startsWith('08') || /^57P0[123]$/.test(code) || code === '53300')
     return true;
-  return /connection terminated|timeout exceeded when trying to connect|connection timeout/i.test(
+  return /connection terminated|is not queryable|timeout exceeded when trying to connect|connection timeout/i.test(
     error.message,
   );
 }
