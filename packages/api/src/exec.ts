@@ -31,8 +31,7 @@ const decodable = (data: string, encoding: Encoding) =>
 export const Exec = z
   .strictObject({
     ...command,
-    /** 0 or absent: 30 s. */
-    timeout_sec: z.int().min(0).max(86_400).default(0),
+    timeout_sec: z.int().min(0).max(86_400).default(0).describe('0 or absent: 30 s.'),
     stdin: z.string().optional(),
     stdin_encoding: Encoding.default('utf-8'),
   })
@@ -50,8 +49,7 @@ export const ExecResult = z.object({
   stderr: z.string(),
   exit_code: z.number(),
   duration_ms: z.number(),
-  /** Of stdout and stderr: base64 as soon as one of them is not UTF-8. */
-  encoding: Encoding,
+  encoding: Encoding.describe('Of stdout and stderr: base64 as soon as one of them is not UTF-8.'),
 });
 export type ExecResult = z.infer<typeof ExecResult>;
 
@@ -60,12 +58,14 @@ export const StreamAuth = z.strictObject({ type: z.literal('auth'), key: z.strin
 export const StreamStart = z.strictObject({
   type: z.literal('start'),
   ...command,
-  /** 0: no limit. */
-  timeout_sec: z.int().min(0).max(2_147_483).default(0),
-  /** Keeps standard input open for `stdin` messages; otherwise it is empty. */
-  stdin: z.boolean().default(false),
-  /** Runs on a terminal of this size: all output is `stdout`, standard input is open. */
-  pty: TerminalSize.optional(),
+  timeout_sec: z.int().min(0).max(2_147_483).default(0).describe('0: no limit.'),
+  stdin: z
+    .boolean()
+    .default(false)
+    .describe('Keeps standard input open for `stdin` messages; otherwise it is empty.'),
+  pty: TerminalSize.optional().describe(
+    'Runs on a terminal of this size: all output is `stdout`, standard input is open.',
+  ),
 });
 export type StreamStart = z.output<typeof StreamStart>;
 export type StreamStartInput = z.input<typeof StreamStart>;

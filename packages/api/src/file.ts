@@ -13,8 +13,12 @@ export type StatFile = z.infer<typeof StatFile>;
 export const ListDir = z.strictObject({
   path: GuestPath,
   user,
-  /** How many levels of folders; 1: only what is in `path` itself. */
-  depth: z.int().min(1).max(1000).default(1),
+  depth: z
+    .int()
+    .min(1)
+    .max(1000)
+    .default(1)
+    .describe('How many levels of folders; 1: only what is in `path` itself.'),
 });
 export type ListDir = z.output<typeof ListDir>;
 
@@ -30,26 +34,23 @@ export type RemoveFile = z.infer<typeof RemoveFile>;
 export const WatchDir = z.strictObject({
   path: GuestPath,
   user,
-  /** Folders below `path` too. */
-  recursive: z.boolean().default(false),
+  recursive: z.boolean().default(false).describe('Folders below `path` too.'),
 });
 export type WatchDir = z.output<typeof WatchDir>;
 
 export const FileEntry = z.object({
   name: z.string(),
-  /** Of a symbolic link, what it points to; `other` if it points to nothing. */
-  type: z.enum(['file', 'directory', 'other']),
+  type: z
+    .enum(['file', 'directory', 'other'])
+    .describe('Of a symbolic link, what it points to; `other` if it points to nothing.'),
   path: z.string(),
   size: z.number(),
-  /** Permission bits: 420 is 0644. */
-  mode: z.number(),
-  /** Ten characters, for example `-rw-r--r--`. */
-  permissions: z.string(),
+  mode: z.number().describe('Permission bits: 420 is 0644.'),
+  permissions: z.string().describe('Ten characters, for example `-rw-r--r--`.'),
   owner: z.string(),
   group: z.string(),
   modified_at: z.string(),
-  /** Only of symbolic links. */
-  symlink_target: z.string().optional(),
+  symlink_target: z.string().optional().describe('Only of symbolic links.'),
 });
 export type FileEntry = z.infer<typeof FileEntry>;
 
@@ -60,8 +61,7 @@ export const WatchMessage = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('change'),
     change: z.enum(['create', 'write', 'remove', 'rename', 'chmod']),
-    /** Relative to the watched folder. */
-    name: z.string(),
+    name: z.string().describe('Relative to the watched folder.'),
   }),
   /** Every 30 s without anything else. */
   z.object({ type: z.literal('keepalive') }),

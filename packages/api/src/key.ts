@@ -29,8 +29,7 @@ const KeyName = text(64).min(1);
 
 export const CreateKey = z.strictObject({
   name: KeyName,
-  /** May make, change and revoke keys. */
-  admin: z.boolean().default(false),
+  admin: z.boolean().default(false).describe('May make, change and revoke keys.'),
   quota: QuotaChange.default({}),
 });
 export type CreateKey = z.output<typeof CreateKey>;
@@ -47,8 +46,7 @@ export type UpdateTeamInput = z.input<typeof UpdateTeam>;
 export const ApiKeyInfo = z.object({
   id: z.string(),
   name: z.string(),
-  /** The key's first characters. */
-  prefix: z.string(),
+  prefix: z.string().describe("The key's first characters."),
   admin: z.boolean(),
   quota: Quota,
   usage: Usage,

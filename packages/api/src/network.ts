@@ -60,12 +60,20 @@ const Reachable = Range.refine((text) => {
 
 /** Of requests. What is left out has the default, also in a change: a policy is always given whole. */
 export const NetworkWish = z.strictObject({
-  /** Whether what no list names is reachable. Without it: unless there is an `allow_out`. */
-  internet: z.boolean().optional(),
-  /** Reachable whatever else is said here. */
-  allow_out: z.array(Reachable).max(NETWORK_LIST_MAX).default([]),
-  /** Not reachable, but for what `allow_out` names. */
-  deny_out: z.array(Range).max(NETWORK_LIST_MAX).default([]),
+  internet: z
+    .boolean()
+    .optional()
+    .describe('Whether what no list names is reachable. Without it: unless there is an `allow_out`.'),
+  allow_out: z
+    .array(Reachable)
+    .max(NETWORK_LIST_MAX)
+    .default([])
+    .describe('Reachable whatever else is said here.'),
+  deny_out: z
+    .array(Range)
+    .max(NETWORK_LIST_MAX)
+    .default([])
+    .describe('Not reachable, but for what `allow_out` names.'),
 });
 export type NetworkWish = z.output<typeof NetworkWish>;
 export type NetworkWishInput = z.input<typeof NetworkWish>;

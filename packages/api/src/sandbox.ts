@@ -58,18 +58,15 @@ export type OnTimeout = z.infer<typeof OnTimeout>;
 const Timeout = z.int().min(timeoutSec.min).max(timeoutSec.max);
 
 export const CreateSandbox = z.strictObject({
-  /** Name or id of a template. */
-  template: TemplateName.default('minimal'),
+  template: TemplateName.default('minimal').describe('Name or id of a template.'),
   vcpus: z.int().min(vcpus.min).max(vcpus.max).optional(),
   memory_mb: z.int().min(memoryMb.min).max(memoryMb.max).optional(),
   disk_mb: z.int().min(diskMb.min).max(diskMb.max).optional(),
   env: Env.optional(),
   metadata: Metadata.optional(),
   timeout_sec: Timeout.default(timeoutSec.default),
-  /** Destroy it at the end of its time, or pause it. */
-  on_timeout: OnTimeout.default('pause'),
-  /** Commands and files wake it when it is paused. */
-  auto_resume: z.boolean().default(true),
+  on_timeout: OnTimeout.default('pause').describe('Destroy it at the end of its time, or pause it.'),
+  auto_resume: z.boolean().default(true).describe('Commands and files wake it when it is paused.'),
   network: NetworkWish.default({ allow_out: [], deny_out: [] }),
 });
 export type CreateSandbox = z.output<typeof CreateSandbox>;
@@ -89,16 +86,14 @@ export type UpdateSandbox = z.output<typeof UpdateSandbox>;
 export type UpdateSandboxInput = z.input<typeof UpdateSandbox>;
 
 export const ResumeSandbox = z.strictObject({
-  /** False: only its disk comes back, and it boots. */
-  memory: z.boolean().default(true),
+  memory: z.boolean().default(true).describe('False: only its disk comes back, and it boots.'),
 });
 export type ResumeSandbox = z.output<typeof ResumeSandbox>;
 export type ResumeSandboxInput = z.input<typeof ResumeSandbox>;
 
 export const BuildInfo = z.object({
   id: z.string(),
-  /** How many builds lie under this one's memory. */
-  generation: z.number(),
+  generation: z.number().describe("How many builds lie under this one's memory."),
   stored_bytes: z.number(),
 });
 export type BuildInfo = z.infer<typeof BuildInfo>;
@@ -110,49 +105,44 @@ export const Sandbox = z.object({
   vcpus: z.number(),
   memory_mb: z.number(),
   disk_mb: z.number(),
-  /** Idle time after which it ends; 0: never, unless there is an `end_at`. */
-  timeout_sec: z.number(),
-  /** When it ends, whatever it does. */
-  end_at: z.string().optional(),
+  timeout_sec: z.number().describe('Idle time after which it ends; 0: never, unless there is an `end_at`.'),
+  end_at: z.string().optional().describe('When it ends, whatever it does.'),
   on_timeout: OnTimeout,
   auto_resume: z.boolean(),
   network: NetworkPolicy,
-  /** Only while it runs. */
-  guest_ip: z.string().optional(),
+  guest_ip: z.string().optional().describe('Only while it runs.'),
   host_ip: z.string().optional(),
-  /** `hardware-vm` or `emulated`. */
-  isolation: z.string().optional(),
+  isolation: z.string().optional().describe('`hardware-vm` or `emulated`.'),
   vmm: z.string().optional(),
-  /** How its memory comes back: `uffd` or `mapped`. */
-  backend: z.string().optional(),
+  backend: z.string().optional().describe('How its memory comes back: `uffd` or `mapped`.'),
   build: BuildInfo.optional(),
   metadata: Metadata,
   error_reason: z.string().optional(),
-  /** The build that a resume after an error went back to. */
-  rolled_back_to: z.string().optional(),
+  rolled_back_to: z.string().optional().describe('The build that a resume after an error went back to.'),
   created_at: z.string(),
   started_at: z.string().optional(),
   last_active_at: z.string().optional(),
   last_updated: z.string(),
-  /** Milliseconds of each step; only in the answer to the verb that took them. */
-  timings_ms: z.record(z.string(), z.number()).optional(),
+  timings_ms: z
+    .record(z.string(), z.number())
+    .optional()
+    .describe('Milliseconds of each step; only in the answer to the verb that took them.'),
 });
 export type Sandbox = z.infer<typeof Sandbox>;
 
 /** What a running sandbox takes of its host, and how its memory came back. */
 export const SandboxStats = z.object({
   memory_bytes: z.number(),
-  /** Guest memory that is present on the host now. */
-  resident_bytes: z.number(),
-  /** Pages that page faults brought in since the VM started, of `pages_total`. */
-  pages_faulted: z.number(),
+  resident_bytes: z.number().describe('Guest memory that is present on the host now.'),
+  pages_faulted: z
+    .number()
+    .describe('Pages that page faults brought in since the VM started, of `pages_total`.'),
   pages_total: z.number(),
   faults: z.number(),
   bytes_copied: z.number(),
   bytes_zeroed: z.number(),
   fault_us: z.object({ p50: z.number(), p99: z.number() }),
-  /** Process ids on the host: vmm, pager, blockstore, keeper. */
-  pids: z.record(z.string(), z.number()),
+  pids: z.record(z.string(), z.number()).describe('Process ids on the host: vmm, pager, blockstore, keeper.'),
 });
 export type SandboxStats = z.infer<typeof SandboxStats>;
 

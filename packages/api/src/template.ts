@@ -10,11 +10,9 @@ export const TemplateInfo = z.object({
   id: z.string(),
   name: z.string(),
   type: TemplateType,
-  /** Absent for base templates: chosen at create. */
-  vcpus: z.number().optional(),
+  vcpus: z.number().optional().describe('Absent for base templates: chosen at create.'),
   memory_mb: z.number().optional(),
-  /** The disk of a snapshot; the smallest disk of a base template. */
-  disk_mb: z.number(),
+  disk_mb: z.number().describe('The disk of a snapshot; the smallest disk of a base template.'),
   size_bytes: z.number(),
   build: BuildInfo.optional(),
   created_at: z.string(),
@@ -24,8 +22,9 @@ export type TemplateInfo = z.infer<typeof TemplateInfo>;
 
 export const CreateSnapshot = z.strictObject({
   sandbox_id: z.string().regex(SANDBOX_ID, 'is not a sandbox id'),
-  /** Without one the template's id is its name. */
-  name: TemplateName.refine((name) => !TEMPLATE_ID.test(name), 'looks like a template id').optional(),
+  name: TemplateName.refine((name) => !TEMPLATE_ID.test(name), 'looks like a template id')
+    .optional()
+    .describe("Without one the template's id is its name."),
 });
 export type CreateSnapshot = z.infer<typeof CreateSnapshot>;
 
