@@ -117,6 +117,38 @@ describe('the command line', { concurrency: 4 }, () => {
     assert.match((await thaw(['sandbox', 'get', one])).stdout, /status +stopped/);
   });
 
+  test('a sandbox ends, wakes and reaches what the options say', async () => {
+    const limits = ['--timeout', '60', '--on-timeout', 'kill', '--allow', '192.0.2.1,198.51.100.0/24'];
+    const one = (await thaw(['sandbox', 'create', ...limits])).stdout.trim();
+    const facts = async () => JSON.parse((await thaw(['sandbox', 'get', one, '--json'])).stdout);
+    const made = await facts();
+    assert.deepEqual([made.timeout_sec, made.on_timeout, made.auto_resume], [60, 'kill', true]);
+    const allow_out = ['192.0.2.1', '198.51.100.0/24'];
+    assert.deepEqual(made.network, { internet: false, allow_out, deny_out: [] });
+    const change = [
+      '--timeout',
+      '0',
+      '--no-auto-resume',
+      '-m',
+      'a=b',
+      '--deny',
+      '192.0.2.0/24',
+      '--deny',
+      '192.0.2.9',
+    ];
+    assert.deepEqual(await thaw(['sandbox', 'set', one, ...change]), { code: 0, stdout: '', stderr: '' });
+    const set = await facts();
+    assert.deepEqual([set.timeout_sec, set.on_timeout, set.auto_resume], [0, 'kill', false]);
+    assert.deepEqual(set.metadata, { a: 'b' });
+    const deny_out = ['192.0.2.0/24', '192.0.2.9'];
+    assert.deepEqual(set.network, { internet: true, allow_out: [], deny_out });
+    assert.equal((await thaw(['sandbox', 'set', one])).code, 1);
+    assert.equal((await thaw(['sandbox', 'set', one, '--on-timeout', 'freeze'])).code, 2);
+    assert.equal((await thaw(['sandbox', 'pause', one])).code, 0);
+    assert.equal((await thaw(['sandbox', 'resume', '--no-memory', one])).code, 0);
+    assert.equal((await thaw(['sandbox', 'rm', one])).code, 0);
+  });
+
   test('exec passes output, code and options of the command through', async () => {
     const run = await thaw(['sandbox', 'exec', id, 'sh', '-c', 'echo out; echo err >&2; exit 7']);
     assert.deepEqual(run, { code: 7, stdout: 'out\n', stderr: 'err\n' });

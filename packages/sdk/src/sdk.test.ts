@@ -43,6 +43,10 @@ describe('the client', () => {
     const snapshot = await thaw.snapshots.create(id, { name: 'app' });
     assert.equal((await thaw.snapshots.create(id, { name: 'app', overwrite: true })).id, snapshot.id);
     const spawn = await thaw.sandboxes.create({ template: 'app' });
+    const changed = await thaw.sandboxes.update(spawn.id, { timeout_sec: 0, network: { internet: false } });
+    assert.deepEqual([changed.timeout_sec, changed.network.internet], [0, false]);
+    await thaw.sandboxes.pause(spawn.id);
+    assert.equal((await thaw.sandboxes.resume(spawn.id, { memory: false })).status, 'running');
     await thaw.snapshots.delete('app');
     assert.deepEqual(await Array.fromAsync(thaw.snapshots.list('snapshot')), []);
     await thaw.sandboxes.delete(spawn.id);

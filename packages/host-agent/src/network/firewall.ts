@@ -73,7 +73,7 @@ export class Firewall {
   }
 
   /** Lets the guest out as far as `egress` says, instead of what was said before; open connections follow it too. */
-  async openEgress(slot: SlotAddresses, egress: Egress): Promise<void> {
+  async setEgress(slot: SlotAddresses, egress: Egress): Promise<void> {
     await this.#apply(() => [
       ...this.#unlimit(slot),
       ...this.#limit(slot, egress),

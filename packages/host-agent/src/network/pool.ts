@@ -190,7 +190,7 @@ export class SlotPool implements Slots, AsyncDisposable {
       uids: addresses.uids,
       setEgress: async (egress) => {
         if (released !== undefined) throw new ThawError('internal', 'the network slot was released');
-        await this.#steps.run('network:set-egress', () => this.#firewall.openEgress(addresses, egress));
+        await this.#steps.run('network:set-egress', () => this.#firewall.setEgress(addresses, egress));
       },
       openEgress: async () => {
         if (released !== undefined) throw new ThawError('internal', 'the network slot was released');
