@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { PassThrough } from 'node:stream';
 import { after, before, describe, it } from 'node:test';
+import { ThawError } from '@thaw/api';
 import { openLog } from '../log.ts';
 import { startControlPlane } from '../start.ts';
 import { TestPlane } from '../testing.ts';
@@ -53,6 +54,17 @@ describe('request ids', () => {
     });
     const own = await startControlPlane(test.config, openLog('info', to));
     try {
+      // The host passes on what a guest said.
+      for (const kind of ['not_found', 'agent_error', 'invalid_request'] as const) {
+        const id = await test.createSandbox();
+        test.agent.failNext('exec', new ThawError(kind, 'words of a guest'));
+        const answer = await fetch(`${own.url}/v1/sandboxes/${id}/exec`, {
+          method: 'POST',
+          headers: { 'X-API-Key': test.key },
+          body: '{"cmd":"true"}',
+        });
+        assert.match(await answer.text(), /words of a guest/);
+      }
       test.agent.failNext('createSandbox', new Error('no'));
       await fetch(`${own.url}/v1/sandboxes`, {
         method: 'POST',
@@ -74,5 +86,6 @@ describe('request ids', () => {
       'what the host client said',
     );
     assert.ok(!text.includes(test.key), 'keys are in no log');
+    assert.ok(!text.includes('words of a guest'));
   });
 });
