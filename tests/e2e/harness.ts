@@ -22,6 +22,8 @@ import { allProcesses, type Traces, traces } from './traces.ts';
 export interface StartOptions {
   /** Besides what a test always gives; `THAW_DIRTY`, for instance. */
   env?: Record<string, string>;
+  /** Of `thaw up`, besides what a test always gives. */
+  flags?: readonly string[];
   /** Prints what the daemons log. */
   verbose?: boolean;
 }
@@ -102,10 +104,14 @@ export class TestThaw {
 
   async start(): Promise<void> {
     this.#before ??= await traces(this.run);
-    const up = spawn(path.join(this.version, 'bin/thaw'), ['up', '--json', '--verbose'], {
-      env: this.#environment({ THAW_LISTEN: '127.0.0.1:0', THAW_UPLINK: UPLINK, ...this.#options.env }),
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const up = spawn(
+      path.join(this.version, 'bin/thaw'),
+      ['up', '--json', '--verbose', ...(this.#options.flags ?? [])],
+      {
+        env: this.#environment({ THAW_LISTEN: '127.0.0.1:0', THAW_UPLINK: UPLINK, ...this.#options.env }),
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
     this.#up = up;
     createInterface({ input: up.stderr }).on('line', (line) => {
       this.#log.push(line);

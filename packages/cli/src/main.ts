@@ -22,7 +22,7 @@ const program = buildProgram({
     asJson = json;
     return { thaw: () => connect(config), json, progress: chooseProgress(json), signal: controller.signal };
   },
-  async up({ json = false, verbose = false, tlsCert, tlsKey, insecure = false }) {
+  async up({ json = false, verbose = false, tlsCert, tlsKey, insecure = false, drain = false }) {
     asJson = json;
     // The other commands need nothing of it.
     const { up } = await import('./up/up.ts');
@@ -30,7 +30,7 @@ const program = buildProgram({
     const { THAW_TLS_CERT, THAW_TLS_KEY, THAW_INSECURE } = process.env;
     const tls = tlsFiles(tlsCert ?? (THAW_TLS_CERT || undefined), tlsKey ?? (THAW_TLS_KEY || undefined));
     const reach = { tls, insecure: insecure || THAW_INSECURE === '1' };
-    const options = { config, env: process.env, json, verbose: verbose || !process.stderr.isTTY };
+    const options = { config, env: process.env, json, drain, verbose: verbose || !process.stderr.isTTY };
     return up({ ...options, ...reach, progress: chooseProgress(json), signal: controller.signal });
   },
   exit(code) {

@@ -28,6 +28,7 @@ export interface UpFlags {
   tlsCert?: string;
   tlsKey?: string;
   insecure?: boolean;
+  drain?: boolean;
 }
 
 export interface Commands {
@@ -59,6 +60,7 @@ export function buildProgram(commands: Commands): Command {
     .option('--tls-cert <file>', 'serve HTTPS with this certificate (PEM; THAW_TLS_CERT)')
     .option('--tls-key <file>', 'and its key (THAW_TLS_KEY)')
     .option('--insecure', 'serve clear text also off loopback (THAW_INSECURE=1)')
+    .option('--drain', 'pause every sandbox when it stops, instead of leaving them running')
     .action((options) => commands.up(options));
   addSandbox(program.command('sandbox').description('virtual machines').enablePositionalOptions(), commands);
   addSnapshot(program.command('snapshot').description('templates made of sandboxes'), commands);

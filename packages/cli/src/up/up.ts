@@ -9,6 +9,7 @@ import type { Config } from '../config.ts';
 import type { Progress } from '../progress.ts';
 import { agentAnswers, countRunning } from './agent.ts';
 import { Daemon, type DaemonOptions } from './daemon.ts';
+import { drain } from './drain.ts';
 import { keepIdentity } from './identity.ts';
 import { keepKey, renewKey } from './key.ts';
 import { answers, hostAndPort, lendTls, requireSafeListen, type TlsFiles } from './listen.ts';
@@ -32,6 +33,8 @@ export interface UpOptions {
   tls: TlsFiles | undefined;
   /** Clear text off loopback is wanted. */
   insecure: boolean;
+  /** Sandboxes are paused when it stops. */
+  drain: boolean;
   /** Aborted by Ctrl-C or SIGTERM. */
   signal: AbortSignal;
 }
@@ -98,6 +101,11 @@ export async function up(options: UpOptions): Promise<void> {
   await self.serving(plane.url);
   announce(options, plane.url, key);
   const how = await end;
+  if (options.drain && how === 'stop') {
+    // Nothing may wake or make a sandbox meanwhile.
+    await plane.daemon.stop();
+    await progress.step('pausing sandboxes', () => drain(paths.agentSocket, progress.say));
+  }
   const left = await countRunning(paths.agentSocket).catch(() => undefined);
   await progress.step('stopping', () => daemons.disposeAsync());
   if (how === 'renew') startAgain(paths.version, options.env, hostAndPort(plane.url));
@@ -189,7 +197,7 @@ function show({ verbose }: UpOptions, name: string, line: string): void {
   if (text !== undefined) process.stderr.write(`${text}\n`);
 }
 
-function announce({ config, json }: UpOptions, url: string, key: string): void {
+function announce({ config, json, drain }: UpOptions, url: string, key: string): void {
   if (json) {
     process.stdout.write(
       `${JSON.stringify({ url, key, data: config.data, run: config.run, pid: process.pid })}\n`,
@@ -198,7 +206,7 @@ function announce({ config, json }: UpOptions, url: string, key: string): void {
   }
   process.stdout.write(`Thaw runs at ${url}
 API key: ${key} (kept in ${keyFile(config.data)})
-Press Ctrl-C to stop; sandboxes go on running.
+Press Ctrl-C to stop; sandboxes ${drain ? 'are paused then' : 'go on running'}.
 `);
 }
 
