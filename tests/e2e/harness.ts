@@ -10,18 +10,21 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SANDBOX_STATUSES, type Sandbox } from '@thaw/api';
 import { Thaw } from '@thaw/sdk';
+import { run } from '../../packages/host-agent/src/os/run.ts';
 import { UPLINK } from './own-host.ts';
 import { allProcesses, type Traces, traces } from './traces.ts';
 
 export interface StartOptions {
   /** Besides what a test always gives; `THAW_DIRTY`, for instance. */
   env?: Record<string, string>;
+  /** The data folder is a file system of its own of this size. */
+  dataMb?: number;
   /** Of `thaw up`, besides what a test always gives. */
   flags?: readonly string[];
   /** Prints what the daemons log. */
@@ -72,12 +75,23 @@ export async function startThaw(options: StartOptions = {}): Promise<TestThaw> {
   await chmod(folder, 0o755);
   const thaw = new TestThaw(folder, options);
   try {
+    if (options.dataMb !== undefined) await mountData(thaw.data, options.dataMb);
     await thaw.start();
     return thaw;
   } catch (error) {
     await thaw.end();
     throw error;
   }
+}
+
+/** An ext4 in a file beside the folder. */
+async function mountData(data: string, sizeMb: number): Promise<void> {
+  const image = `${data}.ext4`;
+  await writeFile(image, '');
+  await truncate(image, sizeMb * 2 ** 20);
+  await mkdir(data);
+  await run(['mkfs.ext4', '-q', '-F', '-m', '0', image]);
+  await run(['mount', '-o', 'loop', image, data]);
 }
 
 export class TestThaw {
@@ -246,6 +260,7 @@ export class TestThaw {
       await Promise.race([closed, sleep(10_000, undefined, { ref: false })]);
       this.#up.kill('SIGKILL');
     }
+    if (this.#options.dataMb !== undefined) await run(['umount', '--lazy', this.data]).catch(() => {});
     await rm(this.#folder, { recursive: true, force: true });
   }
 
