@@ -54,6 +54,25 @@ describe('events', () => {
     assert.ok(pause.message.length > 0);
   });
 
+  it('says what was changed, and what Thaw did of its own accord', async () => {
+    const id = await test.createSandbox();
+    await test.ask('PATCH', `/v1/sandboxes/${id}`, { auto_resume: false, metadata: { app: 'x' } });
+    const [update] = await eventsOf(id);
+    assert.equal(update.verb, 'update');
+    assert.equal(update.actor, test.key.slice(0, 8));
+    assert.match(update.message, /auto_resume, metadata/);
+    // The host says that its VM is dead; the start of a control plane is a round of reconcile.
+    const info = test.agent.sandboxes.get(id)!;
+    info.status = 'error';
+    info.errorReason = 'the VM ended';
+    await test.restart();
+    await until(async () => (await eventsOf(id))[0].verb === 'settle');
+    const [settle] = await eventsOf(id);
+    assert.equal(settle.actor, 'thaw');
+    assert.match(settle.message, /was running.*the VM ended/);
+    assert.equal(settle.request_id, undefined);
+  });
+
   it('leaves nothing of a create that failed', async () => {
     test.agent.failNext('createSandbox', new Error('no'));
     assert.notEqual((await test.ask('POST', '/v1/sandboxes', {})).status, 201);

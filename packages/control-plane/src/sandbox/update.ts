@@ -48,6 +48,10 @@ function patchOf({ timeout_sec, on_timeout, auto_resume, metadata, network }: Up
 
 async function write(plane: Plane, row: SandboxRow, patch: SandboxPatch): Promise<Sandbox> {
   const changed = await moveSandbox(plane.db, row.id, CHANGEABLE, patch);
-  if (changed) return toSandbox(changed);
+  if (changed) {
+    const message = `${Object.keys(patch).join(', ')} changed`;
+    plane.history.record(row.id, { verb: 'update', outcome: 'done', ms: 0, message });
+    return toSandbox(changed);
+  }
   throw wrongState((await findSandbox(plane.db, row.team_id, row.id)) ?? row);
 }
