@@ -4,7 +4,7 @@ import { wholeNumber } from '../context.ts';
 import type { Commands } from '../program.ts';
 import { create } from './create.ts';
 import { list } from './list.ts';
-import { type QuotaOptions, quota } from './quota.ts';
+import { type Limit, type QuotaOptions, quota } from './quota.ts';
 import { revoke } from './revoke.ts';
 
 export function addKey(key: Command, { context }: Commands): void {
@@ -51,8 +51,8 @@ function quotaOptions(command: Command): Command {
   return command;
 }
 
-function parseLimit(text: string): number | null {
-  if (text === 'none') return null;
+function parseLimit(text: string): Limit {
+  if (text === 'none') return text;
   const limit = wholeNumber(text);
   if (limit > 2_147_483_647) throw new InvalidArgumentError('It is too large.');
   return limit;

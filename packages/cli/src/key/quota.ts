@@ -2,21 +2,20 @@ import { QUOTA_FIELDS, type Quota, type QuotaField, ThawError, type Usage } from
 import type { Context } from '../context.ts';
 import { printFacts, printJson } from '../print.ts';
 
-/** Null: no limit. Left out: as it is. */
+export type Limit = number | 'none';
+
+/** Left out: as it is. */
 export interface QuotaOptions {
-  sandboxes?: number | null;
-  vcpus?: number | null;
-  memory?: number | null;
-  disk?: number | null;
+  sandboxes?: Limit;
+  vcpus?: Limit;
+  memory?: Limit;
+  disk?: Limit;
 }
 
 export function toQuota({ sandboxes, vcpus, memory, disk }: QuotaOptions): Partial<Quota> {
-  return {
-    ...(sandboxes !== undefined && { sandboxes }),
-    ...(vcpus !== undefined && { vcpus }),
-    ...(memory !== undefined && { memory_mb: memory }),
-    ...(disk !== undefined && { disk_mb: disk }),
-  };
+  const limits = { sandboxes, vcpus, memory_mb: memory, disk_mb: disk };
+  const given = Object.entries(limits).filter(([, limit]) => limit !== undefined);
+  return Object.fromEntries(given.map(([field, limit]) => [field, limit === 'none' ? null : limit]));
 }
 
 /** `2 of 5`, or what is used where there is no limit. */

@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import path from 'node:path';
+import { text } from 'node:stream/consumers';
+import { test } from 'node:test';
+import { TestPlane } from '../../../control-plane/src/testing.ts';
+
+const MAIN = path.join(import.meta.dirname, '../main.ts');
+
+test('keys are made, listed, limited and revoked', async () => {
+  await using plane = await TestPlane.start();
+  async function thaw(args: string[], key = plane.key) {
+    const env = { PATH: process.env.PATH!, THAW_URL: plane.url, THAW_API_KEY: key };
+    const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const [stdout, stderr] = await Promise.all([
+      text(child.stdout),
+      text(child.stderr),
+      once(child, 'close'),
+    ]);
+    return { code: child.exitCode, stdout: stdout.trim(), stderr };
+  }
+  async function done(...args: string[]): Promise<string> {
+    const { code, stdout, stderr } = await thaw(args);
+    assert.equal(code, 0, stderr);
+    return stdout;
+  }
+
+  const key = await done('key', 'create', 'ci', '--sandboxes', '1', '--memory', '1024');
+  assert.match(key, /^e2b_[0-9a-f]{40}$/);
+  assert.equal((await thaw(['sandbox', 'create', '--memory', '256'], key)).code, 0);
+  const refused = await thaw(['sandbox', 'create'], key);
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /quota of key ci is used up: sandboxes: the most is 1, this would make 2/);
+  assert.match((await thaw(['key', 'ls'], key)).stderr, /may not manage keys/);
+  assert.match(await done('key', 'ls'), /ci +e2b_[0-9a-f]{4}… +- +1 of 1 +1 +256 of 1024 +4096/);
+  const keys: { id: string; name: string }[] = JSON.parse(await done('key', 'ls', '--json'));
+  const { id } = keys.find(({ name }) => name === 'ci')!;
+  assert.match(await done('key', 'quota', id, '--sandboxes', 'none', '--vcpus', '2'), /^vcpus +1 of 2$/m);
+  assert.match(await done('key', 'quota', id), /^sandboxes +1$/m);
+  assert.equal((await thaw(['sandbox', 'create'], key)).code, 0);
+  assert.match(await done('key', 'quota', 'team', '--disk', '100000'), /^disk_mb +8192 of 100000$/m);
+  await done('key', 'revoke', id);
+  assert.match((await thaw(['sandbox', 'ls'], key)).stderr, /not valid/);
+  const last = await thaw(['key', 'revoke', keys.find(({ name }) => name !== 'ci')!.id]);
+  assert.match(last.stderr, /last one that may administrate/);
+  assert.match((await thaw(['key', 'quota', 'key_nosuch'])).stderr, /does not exist/);
+  for (const wrong of [
+    ['create'],
+    ['create', 'x', '--sandboxes', '-1'],
+    ['quota', 'team', '--vcpus', 'x'],
+    [],
+  ])
+    assert.equal((await thaw(['key', ...wrong])).code, 2, wrong.join(' '));
+});
