@@ -24,8 +24,10 @@ export interface ListenOptions {
 const RENEWED_EVERY_MS = 2000;
 const ANSWER_WITHIN_MS = 5000;
 
-/** Throws `invalid_request` when keys and commands would cross a network in clear text without anybody's wish. */
+/** Throws `invalid_request` for what is no address, and when keys and commands would cross a network in clear text without anybody's wish. */
 export function requireSafeListen({ listen, tls, insecure }: ListenOptions): void {
+  if (!/^.+:\d{1,5}$/.test(listen))
+    throw new ThawError('invalid_request', `THAW_LISTEN is ${listen}: make it HOST:PORT`);
   if (tls !== undefined || insecure || isLoopback(hostOf(listen))) return;
   throw new ThawError(
     'invalid_request',
