@@ -3,7 +3,18 @@
  * instant; then each of its sandboxes at its last build, so a running one is saved as of its last pause or snapshot.
  */
 import { createReadStream } from 'node:fs';
-import { access, copyFile, link, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import {
+  access,
+  copyFile,
+  link,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  writeFile,
+} from 'node:fs/promises';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { ThawError } from '@thaw/api';
@@ -67,8 +78,7 @@ export async function backup(context: Context, config: Config, file: string): Pr
   const partial = `${target}.partial-${process.pid}`;
   undo.defer(() => rm(partial, { force: true }));
   const head = await progress.step('archive', () => writeArchive(partial, stage, signal));
-  // Fails if somebody made the file meanwhile.
-  await link(partial, target);
+  await nameWithoutReplacing(partial, target);
   await syncFolder(path.dirname(target));
   await tell(context, file, { ...head, ...staged });
 }
@@ -114,6 +124,15 @@ async function tell(
 
 async function identityOf({ identity }: UpPaths): Promise<string> {
   return (await readFile(identity, 'utf8').catch(() => '')).trim();
+}
+
+/** Fails if somebody made the file meanwhile; where there are no links, it is only looked whether somebody did. */
+async function nameWithoutReplacing(from: string, to: string): Promise<void> {
+  await link(from, to).catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EEXIST' || (await exists(to)))
+      throw new ThawError('already_exists', `${to} exists: a backup overwrites nothing`, { cause: error });
+    await rename(from, to);
+  });
 }
 
 /** What backups that were killed have left. */

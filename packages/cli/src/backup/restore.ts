@@ -28,8 +28,12 @@ export async function restore(context: Context, config: Config, file: string): P
 
   await using undo = new AsyncDisposableStack();
   const made = await mkdir(paths.data, { recursive: true, mode: 0o711 });
-  undo.defer(() => clear(paths.data, made));
+  if (made !== undefined) undo.defer(() => rm(made, { recursive: true, force: true }));
+  // With the mark no `thaw up` starts here; one that did before has left something.
   await mkdir(paths.restoring, { mode: 0o700 });
+  undo.defer(() => rm(paths.restoring, { recursive: true, force: true }));
+  await requireEmpty(paths.data, path.basename(paths.restoring));
+  undo.defer(() => clear(paths));
   await progress.step('files', () => extractArchive(source, paths.restoring, signal));
   const saved = Staged.parse(JSON.parse(await readFile(path.join(paths.restoring, 'saved.json'), 'utf8')));
   for (const name of await readdir(paths.restoring))
@@ -62,19 +66,21 @@ async function load(config: Config, paths: UpPaths, saved: Staged, signal: Abort
   await runProgram(argv, { user, env: { THAW_DATABASE_URL: database.url }, input: input(), signal });
 }
 
-async function requireEmpty(data: string): Promise<void> {
+async function requireEmpty(data: string, ...besides: string[]): Promise<void> {
   const names = await readdir(data).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return [];
     throw error;
   });
   // A file system of its own has this one from the beginning.
-  if (names.every((name) => name === 'lost+found')) return;
+  const expected = ['lost+found', ...besides];
+  if (names.every((name) => expected.includes(name))) return;
   throw new ThawError('conflict', `${data} is not empty: a restore goes into an empty data folder only`);
 }
 
-/** The folder goes only if the restore has made it. */
-async function clear(data: string, made: string | undefined): Promise<void> {
+/** What the restore has put into a folder that was empty before. */
+async function clear({ data, cluster }: UpPaths): Promise<void> {
+  const database = path.basename(cluster);
   for (const name of await readdir(data))
-    if (name !== 'lost+found') await rm(path.join(data, name), { recursive: true, force: true });
-  if (made !== undefined) await rm(made, { recursive: true, force: true });
+    if (DATA.includes(name) || name === database || name.startsWith(`${database}.new-`))
+      await rm(path.join(data, name), { recursive: true, force: true });
 }

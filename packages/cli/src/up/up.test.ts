@@ -196,6 +196,11 @@ test('says what to do when the database was made by another version', async () =
   assert.match(await refusal(launch('version')), /made by PostgreSQL 9, but .* postgresql-9/);
 });
 
+test('refuses a data folder whose restore was cut short', async () => {
+  await mkdir(path.join(folder, 'cut/data/.restore'), { recursive: true });
+  assert.match(await refusal(launch('cut')), /a restore into .*cut\/data was cut short: empty the folder/);
+});
+
 test('refuses a second start on its data folder, whatever its run folder', async () => {
   const child = launch('kept');
   const thaw = await ready(child);
