@@ -14,6 +14,7 @@ import type {
   TemplateType,
   UpdateSandboxInput,
 } from '@thaw/api';
+import { exec } from './exec.ts';
 import { ExecStream } from './exec-stream.ts';
 import { type FileContent, type FileOptions, readFile, writeFile } from './files.ts';
 import { type Connection, json, type Request, sandboxPath, send } from './http.ts';
@@ -118,7 +119,7 @@ class Sandboxes {
 
   /** Runs a command to its end and answers all of its output. */
   exec(id: string, command: ExecInput): Promise<ExecResult> {
-    return json(this.#to, 'POST', `${sandboxPath(id)}/exec`, { json: command });
+    return exec(this.#to, id, command);
   }
 
   /** Starts a command whose output comes as it is written. */

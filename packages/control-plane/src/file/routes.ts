@@ -9,6 +9,7 @@ import {
   ReadFile,
   RemoveFile,
   StatFile,
+  ThawError,
   WatchDir,
 } from '@thaw/api';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -95,6 +96,10 @@ function contentRoutes(app: App, plane: Plane): void {
 
 function folderRoutes(app: App, plane: Plane): void {
   const params = SandboxParams;
+  const closing = new AbortController();
+  app.addHook('preClose', async () => {
+    closing.abort(new ThawError('unavailable', 'the control plane is shutting down'));
+  });
   app.post('/v1/sandboxes/:id/files/stat', {
     schema: {
       operationId: 'statFile',
@@ -159,7 +164,7 @@ function folderRoutes(app: App, plane: Plane): void {
       response: { 200: raw('application/x-ndjson', 'A WatchMessage in each line') },
     },
     handler: async ({ teamId, params: { id }, body }, reply) => {
-      const lines = await watchDir(plane, teamId, id, body, gone(reply));
+      const lines = await watchDir(plane, teamId, id, body, AbortSignal.any([gone(reply), closing.signal]));
       return reply.type('application/x-ndjson').send(Readable.from(lines, { highWaterMark: WATCH_LINES }));
     },
   });

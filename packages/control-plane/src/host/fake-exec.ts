@@ -14,19 +14,19 @@ import {
 type Command = Pick<ExecRequest, 'cmd' | 'args' | 'cwd' | 'env'>;
 
 async function start(command: Command, stdin: 'pipe' | 'ignore'): Promise<ChildProcess> {
-  const child = spawn(command.cmd, command.args, {
-    cwd: command.cwd || '/',
-    env: { PATH: process.env.PATH, ...command.env },
-    stdio: [stdin, 'pipe', 'pipe'],
-    detached: true,
-  });
-  child.stdin?.on('error', () => {});
   try {
+    const child = spawn(command.cmd, command.args, {
+      cwd: command.cwd || '/',
+      env: { PATH: process.env.PATH, ...command.env },
+      stdio: [stdin, 'pipe', 'pipe'],
+      detached: true,
+    });
+    child.stdin?.on('error', () => {});
     await once(child, 'spawn');
+    return child;
   } catch {
     throw toConnectError(new ThawError('invalid_request', `${command.cmd} cannot be started`));
   }
-  return child;
 }
 
 const codeOf = (child: ChildProcess): number =>

@@ -73,6 +73,7 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMater
     clientErrorHandler: refuseMalformed,
   } as FastifyServerOptions).withTypeProvider<ZodTypeProvider>();
   app.server.headersTimeout = HEADERS_TIMEOUT_MS;
+  closeUnused(app, tls ? 'secureConnection' : 'connection');
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
   // The type of a JSON body is not checked: `curl -d` calls everything a form. Multipart has its own parser.
@@ -115,6 +116,20 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMater
   answerErrors(app);
   await describeRoutes(app);
   return app;
+}
+
+/** Clients open connections ahead of need; the server does not count those as idle, and would wait for them at its end. */
+function closeUnused(app: App, opened: 'connection' | 'secureConnection'): void {
+  const unused = new Set<Socket>();
+  app.server.on(opened, (socket: Socket) => {
+    unused.add(socket);
+    socket.once('close', () => unused.delete(socket));
+  });
+  for (const used of ['request', 'upgrade'])
+    app.server.on(used, ({ socket }: IncomingMessage) => unused.delete(socket));
+  app.addHook('preClose', async () => {
+    for (const socket of unused) socket.destroy();
+  });
 }
 
 function keyOf(headers: IncomingMessage['headers']): string | undefined {
