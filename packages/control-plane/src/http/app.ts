@@ -48,6 +48,7 @@ declare module 'fastify' {
 
 export const JSON_BYTES_MAX = 1024 * 1024;
 const HEADERS_TIMEOUT_MS = 30_000;
+const PEER_CHECK_MS = 30_000;
 /** The actor of a request without a key. */
 const NOBODY = 'nobody';
 const MESSAGE_BYTES_MAX = 1024 * 1024;
@@ -73,7 +74,7 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMater
     clientErrorHandler: refuseMalformed,
   } as FastifyServerOptions).withTypeProvider<ZodTypeProvider>();
   app.server.headersTimeout = HEADERS_TIMEOUT_MS;
-  closeUnused(app, tls ? 'secureConnection' : 'connection');
+  mindConnections(app, tls ? 'secureConnection' : 'connection');
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
   // The type of a JSON body is not checked: `curl -d` calls everything a form. Multipart has its own parser.
@@ -118,10 +119,14 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMater
   return app;
 }
 
-/** Clients open connections ahead of need; the server does not count those as idle, and would wait for them at its end. */
-function closeUnused(app: App, opened: 'connection' | 'secureConnection'): void {
+/**
+ * A peer that is gone without a word is noticed, also where nothing is sent. Clients open connections ahead of need; the
+ * server does not count those as idle, and would wait for them at its end.
+ */
+function mindConnections(app: App, opened: 'connection' | 'secureConnection'): void {
   const unused = new Set<Socket>();
   app.server.on(opened, (socket: Socket) => {
+    socket.setKeepAlive(true, PEER_CHECK_MS);
     unused.add(socket);
     socket.once('close', () => unused.delete(socket));
   });
