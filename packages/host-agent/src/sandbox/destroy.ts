@@ -1,5 +1,6 @@
 /** Removes a sandbox in whatever state it is: its VM, files and the builds that nothing else needs. */
 import { access } from 'node:fs/promises';
+import { SANDBOX_ID, ThawError } from '@thaw/api';
 import { readHead, removeHead } from '../build/head.ts';
 import { releaseBuild } from '../build/release.ts';
 import { type Host, newSteps } from '../host.ts';
@@ -10,6 +11,7 @@ import type { Sandbox } from './sandbox.ts';
 
 /** A sandbox that is not here is as destroyed as it gets, once nothing lies in its folder. */
 export async function destroy(host: Host, id: string): Promise<void> {
+  if (!SANDBOX_ID.test(id)) throw new ThawError('invalid_request', 'not an id of a sandbox');
   if (!host.registry.has(id)) return await removeRemains(host, id);
   const sandbox = host.registry.get(id);
   await sandbox.exclusive('destroy', () => remove(host, sandbox));

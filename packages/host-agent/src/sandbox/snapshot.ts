@@ -4,6 +4,7 @@ import { acquireHead, holdBuild } from '../build/acquire.ts';
 import type { Build } from '../build/build.ts';
 import { commitHead } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';
+import { isOwnerId } from '../build/paths.ts';
 import { releaseBuild } from '../build/release.ts';
 import { type Host, newSteps } from '../host.ts';
 import type { Steps } from '../os/step.ts';
@@ -22,6 +23,8 @@ export function snapshot(
   host: Host,
   request: SnapshotRequest,
 ): Promise<{ sandbox: Sandbox; template: Template }> {
+  // Before anything is sealed for it.
+  if (!isOwnerId(request.templateId)) throw new ThawError('invalid_request', 'not an id of a template');
   const sandbox = host.registry.get(request.sandboxId);
   return sandbox.exclusive(
     'snapshot',
