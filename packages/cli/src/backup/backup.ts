@@ -93,7 +93,7 @@ async function dumpTo(file: string, config: Config, paths: UpPaths, signal: Abor
   await runProgram(argv, { user, env: { THAW_DATABASE_URL: database.url }, input: [], output, signal });
 }
 
-/** The sandboxes of a dump that are more than history. Throws `conflict` if it is not of this data folder. */
+/** The sandboxes of a dump that are, or will be, more than history. Throws `conflict` if it is not of this data folder. */
 async function sandboxesOf(file: string, identity: string): Promise<string[]> {
   const ids: string[] = [];
   for await (const line of createInterface({ input: createReadStream(file) })) {
@@ -102,7 +102,7 @@ async function sandboxesOf(file: string, identity: string): Promise<string[]> {
       if (row.identity !== identity)
         throw new ThawError('conflict', 'the database belongs to another data folder: check DATABASE_URL');
     if (table !== 'sandboxes') continue;
-    for (const { id, status } of rows ?? []) if (status !== 'stopped') ids.push(id);
+    for (const { id, status } of rows ?? []) if (status !== 'stopped' && status !== 'stopping') ids.push(id);
   }
   return ids;
 }

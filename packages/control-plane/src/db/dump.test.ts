@@ -43,6 +43,7 @@ describe('a dump of the database', () => {
     const lost = await add(from, 'running');
     const gone = await add(from, 'paused', { build_id: 'b1' });
     const stopped = await add(from, 'stopped');
+    const stopping = await add(from, 'stopping', { build_id: 'b1' });
     for (let i = 0; i < 1200; i++) await add(from, 'stopped');
 
     const lines = await Array.fromAsync(dumpDatabase(from));
@@ -70,7 +71,7 @@ describe('a dump of the database', () => {
         assert.match(row.error_reason ?? '', /holds no build/);
         assert.equal(row.build_id, null);
       }
-      assert.equal((await find(stopped)).status, 'stopped');
+      for (const id of [stopped, stopping]) assert.equal((await find(id)).status, 'stopped');
       assert.equal(await makeFirstKey(to), undefined);
       assert.equal((await Array.fromAsync(dumpDatabase(to))).length, lines.length);
       await assert.rejects(loadDatabase(to, each(lines), saved), { kind: 'conflict' });

@@ -87,7 +87,7 @@ async function agree(db: Kysely<Schema>, { sandboxes }: Saved): Promise<void> {
     db
       .updateTable('sandboxes')
       .set((row) => ({ ...now, revision: row('revision', '+', 1) }))
-      .where('status', '<>', 'stopped');
+      .where('status', 'not in', ['stopped', 'stopping']);
   if (paused.length > 0)
     await rows().set({ status: 'paused', error_reason: null }).where('id', 'in', paused).execute();
   if (running.length > 0)
@@ -104,6 +104,8 @@ async function agree(db: Kysely<Schema>, { sandboxes }: Saved): Promise<void> {
     error_reason: 'the backup holds no build of it: it had never been paused, or its build was damaged',
   });
   const ids = [...running, ...paused];
+  const ended = db.updateTable('sandboxes').set({ ...now, status: 'stopped', build_id: null });
+  await ended.where('status', '=', 'stopping').execute();
   await (ids.length > 0 ? lost.where('id', 'not in', ids) : lost).execute();
 }
 
