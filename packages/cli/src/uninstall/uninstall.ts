@@ -1,5 +1,5 @@
 /** `thaw uninstall`: removes what `thaw install` made; data stays unless it is to be purged. */
-import { readlink, rm, rmdir } from 'node:fs/promises';
+import { readdir, readlink, rm, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import { InstallPaths, SANDBOXES_UNIT, UNIT } from '../install/paths.ts';
@@ -22,9 +22,9 @@ export interface UninstallOptions {
 }
 
 const STOP_TIMEOUT_MS = 200_000;
-/** What is in a data folder. */
+/** What is in a data folder, and what a copy that was cut short leaves there. */
+const UNFINISHED = /^\.(restore|backup-.*)$/;
 const DATA_NAMES = [
-  '.restore',
   'boot',
   'builds',
   'claim.json',
@@ -86,7 +86,10 @@ async function removeFiles(paths: InstallPaths, record: InstallRecord, purge: bo
 async function removeData(paths: InstallPaths, record: InstallRecord): Promise<void> {
   const data = paths.at(record.data);
   // Only what Thaw puts there: somebody may have pointed the settings at a folder with other things in it.
-  for (const name of DATA_NAMES) await rm(path.join(data, name), { recursive: true, force: true });
+  for (const name of await readdir(data).catch(() => [])) {
+    if (DATA_NAMES.includes(name) || UNFINISHED.test(name))
+      await rm(path.join(data, name), { recursive: true, force: true });
+  }
   await rmdir(data).catch(() => {});
   await rm(paths.at(record.run), { recursive: true, force: true });
   if (paths.root === '') for (const name of record.users) await removeUser(name);
