@@ -190,6 +190,47 @@ describe('after kill -9', () => {
     });
   }
 
+  it(`of its pager, a sandbox goes on with another one (seed ${seed})`, async () => {
+    const { id, guest } = await busy();
+    const killPager = async (): Promise<void> => {
+      const { pager, ...others } = (await stats(id)).pids;
+      process.kill(pager!, 'SIGKILL');
+      await eventually(async () => {
+        const { pager: now, ...same } = (await stats(id)).pids;
+        assert.ok(now !== undefined && now !== pager);
+        assert.deepEqual(same, others);
+      });
+      assert.equal((await get(id)).status, 'running');
+    };
+    const goesOn = async (message: string): Promise<void> => {
+      await guest.check(message);
+      await guest.go();
+    };
+    await killPager();
+    await goesOn('booted');
+    await pause(id);
+    await resume(id);
+    await killPager();
+    await killPager();
+    await goesOn('resumed');
+    await thaw.sdk.snapshots.create(id, { name: 'frozen', overwrite: true });
+    await killPager();
+    await goesOn('snapshotted');
+    await kill('agent');
+    await eventually(() => stats(id));
+    await killPager();
+    await goesOn('taken over');
+    process.kill((await stats(id)).pids.pager!, 'SIGKILL');
+    await kill('agent');
+    await eventually(() => stats(id));
+    await goesOn('lost with the host agent');
+    await pause(id);
+    await resume(id);
+    await guest.check('paused at the end');
+    await assertVms(1);
+    await thaw.sdk.snapshots.delete('frozen');
+  });
+
   it('of thaw up with all its daemons, sandboxes are found again', async () => {
     const { id, guest } = await busy();
     const paused = await create();

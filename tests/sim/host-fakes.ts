@@ -116,6 +116,10 @@ export class RoomKit implements VmmKit {
     return this.#run(spec, vm, guest);
   }
 
+  async replacePager(): Promise<void> {
+    await this.#kit.replacePager();
+  }
+
   async attach(keeper: Keeper): Promise<Vm> {
     await this.#gate('vmm:attach');
     const process = this.#room.keeper(keeper.runDir);

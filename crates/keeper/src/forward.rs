@@ -1,7 +1,7 @@
 //! Between the host agent and a child's control channel.
 //!
 //! A descriptor that comes with a child's event is kept as `{role}.{event}` (the pager's uffd is `pager.handshake`),
-//! a second one as `{role}.{event}.1`: while the keeper holds it, the child may die and be replaced.
+//! a second one as `{role}.{event}.1` (the VMM's socket): while the keeper holds it, the child may die and be replaced.
 
 use std::os::fd::AsFd;
 

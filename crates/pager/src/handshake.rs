@@ -52,16 +52,27 @@ pub fn accept(listener: &OwnedFd) -> std::io::Result<Option<OwnedFd>> {
 }
 
 fn shake(socket: OwnedFd, peer_uid: u32, memory_bytes: u64) -> Result<Vmm, String> {
-    let peer = socket_peercred(&socket).map_err(|error| format!("the peer is unknown: {error}"))?;
-    if peer.uid.as_raw() != peer_uid {
-        return Err(format!("uid {} connected, {peer_uid} expected", peer.uid.as_raw()));
-    }
-    let pid = peer.pid.as_raw_nonzero().get();
-    let process = Process::open(pid, peer_uid).map_err(|error| format!("process {pid}: {error}"))?;
+    let process = peer(&socket, peer_uid)?;
     let (json, fd) = receive(&socket)?;
     let regions = Regions::parse(&json, memory_bytes)?;
     let uffd = adopt(fd, &regions)?;
     Ok(Vmm::new(process, uffd, socket, regions))
+}
+
+/// The VMM of a pager that died: `socket` and `uffd` are those of its handshake.
+pub fn take_over(socket: OwnedFd, uffd: OwnedFd, peer_uid: u32, regions: Regions) -> Result<Vmm, String> {
+    let process = peer(&socket, peer_uid)?;
+    let uffd = adopt(uffd, &regions)?;
+    Ok(Vmm::new(process, uffd, socket, regions))
+}
+
+fn peer(socket: &OwnedFd, peer_uid: u32) -> Result<Process, String> {
+    let peer = socket_peercred(socket).map_err(|error| format!("the peer is unknown: {error}"))?;
+    if peer.uid.as_raw() != peer_uid {
+        return Err(format!("uid {} connected, {peer_uid} expected", peer.uid.as_raw()));
+    }
+    let pid = peer.pid.as_raw_nonzero().get();
+    Process::open(pid, peer_uid).map_err(|error| format!("process {pid}: {error}"))
 }
 
 fn adopt(fd: OwnedFd, regions: &Regions) -> Result<Uffd, String> {

@@ -1,7 +1,8 @@
 //! Serves one VM's missing memory through userfaultfd and finds its dirty pages.
 //!
 //! The keeper starts it and asks it, over the control channel at descriptor 3: `start`, `pagemap`, `workset`, `dump`,
-//! `commit`, `abort`, `stats`. It tells the keeper `handshake` (with a spare of the userfaultfd), `failed` and `gone`.
+//! `commit`, `abort`, `stats`. It tells the keeper `handshake` (with spares of the userfaultfd and of the
+//! VMM's socket), `failed` and `gone`.
 //!
 //! ```text
 //!            start            handshake              VMM ends
@@ -9,6 +10,8 @@
 //!                    │    ▲               dump* ─► commit | abort
 //!                    └────┘ bad peer: failed
 //! ```
+//!
+//! In the place of a pager that died, `start` takes those spares and the state file and serves at once.
 //!
 //! `thaw-pager probe DEVICE` tells what this kernel can do (`probe.rs`).
 

@@ -38,20 +38,29 @@ impl Regions {
     pub fn parse(json: &[u8], memory_bytes: u64) -> Result<Self, String> {
         let written: Vec<Written> = serde_json::from_slice(json)
             .map_err(|error| format!("the handshake is no list of regions: {error}"))?;
-        if written.is_empty() || written.len() > REGIONS_MAX {
+        if written.len() > REGIONS_MAX {
             return Err(format!("{} regions: 1 to {REGIONS_MAX} expected", written.len()));
         }
+        let mut regions = Vec::with_capacity(written.len());
         for region in &written {
+            let page_size = region.page_size.or(region.page_size_kib);
+            if page_size != Some(PAGE_BYTES) {
+                return Err(format!("page size {page_size:?}: only {PAGE_BYTES} bytes are supported"));
+            }
+            let Written { base_host_virt_addr: base, size, offset, .. } = *region;
+            regions.push(Region { base, size, offset });
+        }
+        Self::of(regions, memory_bytes)
+    }
+
+    /// The error says what is wrong with them.
+    pub fn of(mut regions: Vec<Region>, memory_bytes: u64) -> Result<Self, String> {
+        if regions.is_empty() {
+            return Err(format!("0 regions: 1 to {REGIONS_MAX} expected"));
+        }
+        for region in &regions {
             check(region, memory_bytes)?;
         }
-        let mut regions: Vec<Region> = written
-            .iter()
-            .map(|written| Region {
-                base: written.base_host_virt_addr,
-                size: written.size,
-                offset: written.offset,
-            })
-            .collect();
         regions.sort_by_key(|region| region.base);
         if regions.windows(2).any(|pair| pair[0].base + pair[0].size > pair[1].base) {
             return Err("regions overlap in the VMM's address space".into());
@@ -141,16 +150,12 @@ impl Region {
     }
 }
 
-fn check(region: &Written, memory_bytes: u64) -> Result<(), String> {
-    let page_size = region.page_size.or(region.page_size_kib);
-    if page_size != Some(PAGE_BYTES) {
-        return Err(format!("page size {page_size:?}: only {PAGE_BYTES} bytes are supported"));
-    }
-    let fields = [region.base_host_virt_addr, region.size, region.offset];
+fn check(region: &Region, memory_bytes: u64) -> Result<(), String> {
+    let fields = [region.base, region.size, region.offset];
     if region.size == 0 || fields.iter().any(|field| !field.is_multiple_of(PAGE_BYTES)) {
         return Err("a region is empty or not aligned to pages".into());
     }
-    if region.base_host_virt_addr >= ADDRESS_END || region.size > ADDRESS_END - region.base_host_virt_addr {
+    if region.base >= ADDRESS_END || region.size > ADDRESS_END - region.base {
         return Err("a region is beyond the address space".into());
     }
     if region.offset > memory_bytes || region.size > memory_bytes - region.offset {

@@ -34,11 +34,18 @@ const FAULTS_MAX: usize = 4096;
 const RETRY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// Waits for the VMM and serves it until it ends.
+/// Waits for the VMM, unless this process took one over, and serves it until it ends.
 pub fn serve(session: &Session, listener: OwnedFd) -> std::io::Result<()> {
-    let refused = |reason: &str| session.report_failed(reason, false);
-    let vmm = await_vmm(&listener, session.peer_uid, session.memory_bytes, refused)?;
-    let vmm = session.vmm.get_or_init(|| vmm);
+    let taken_over = session.vmm.get();
+    let vmm = match taken_over {
+        Some(vmm) => vmm,
+        None => {
+            let refused = |reason: &str| session.report_failed(reason, false);
+            let vmm = await_vmm(&listener, session.peer_uid, session.memory_bytes, refused)?;
+            session.vmm.get_or_init(|| vmm)
+        }
+    };
+    session.state.set_regions(&vmm.regions());
     session.report_handshake(vmm)?;
     let installed = new_words(session.pages());
     let mut server = Server {
@@ -50,6 +57,10 @@ pub fn serve(session: &Session, listener: OwnedFd) -> std::io::Result<()> {
         waiting: Vec::with_capacity(FAULTS_MAX),
         ahead: std::mem::take(&mut lock(&session.ahead)),
     };
+    if taken_over.is_some() {
+        // Whose fault the dead one had read waits for an answer that never comes: it asks again.
+        server.regions.iter().for_each(|region| server.wake(region.base, region.size));
+    }
     server.run(&listener)?;
     session.report_gone();
     Ok(())
@@ -150,6 +161,7 @@ impl Server<'_> {
             Event::Remap { from, to, length } => {
                 self.regions = Arc::new(self.regions.moved(from, to, length));
                 self.vmm.set_regions((*self.regions).clone());
+                self.session.state.set_regions(&self.regions);
                 self.wake(from, length);
             }
             // The child's memory is not the VM's. Its descriptor is closed here.

@@ -148,11 +148,12 @@ impl Session {
         Ok(vmm)
     }
 
-    /// Tells the keeper that the VMM has shaken hands, and hands it a spare of the userfaultfd.
+    /// Tells the keeper that the VMM has shaken hands, and hands it spares of the userfaultfd and the socket.
     pub fn report_handshake(&self, vmm: &Vmm) -> std::io::Result<()> {
         use std::os::fd::AsFd;
         let regions = vmm.regions().count();
-        self.channel.send(&json!({"event": "handshake", "regions": regions}), &[vmm.uffd.as_fd()])
+        self.channel
+            .send(&json!({"event": "handshake", "regions": regions}), &[vmm.uffd.as_fd(), vmm.socket.as_fd()])
     }
 
     pub fn report_gone(&self) {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thaw_control::{Channel, ControlError, Request};
 
+use crate::handshake;
 use crate::page_set::PAGE_BYTES;
 use crate::pagemap::can_scan;
 use crate::serve::serve;
@@ -34,6 +35,9 @@ struct Start {
     workset: Option<usize>,
     /// Whose turn it is to be left out of them.
     sample: Option<u64>,
+    /// Of a VMM that is taken over: what the keeper kept of its handshake.
+    uffd: Option<usize>,
+    socket: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -41,6 +45,8 @@ struct Start {
 enum WantedMode {
     Boot,
     Restore,
+    /// In the place of a pager that died.
+    TakeOver,
 }
 
 #[derive(Deserialize)]
@@ -61,16 +67,23 @@ pub fn start(channel: &Arc<Channel>, mut request: Request) -> Result<(Arc<Sessio
     }
     let tracker = choose(&body.tracker)?;
     let listener = request.take_fd(body.listen)?;
-    let state = State::create(request.take_fd(body.state)?, body.memory_bytes)?;
+    let state = request.take_fd(body.state)?;
+    let state = match (&body.mode, body.header) {
+        (WantedMode::Boot, None) => State::create(state, body.memory_bytes, Mode::Boot)?,
+        (WantedMode::Restore, Some(_)) => State::create(state, body.memory_bytes, Mode::Restore)?,
+        (WantedMode::TakeOver, _) => State::adopt(state, body.memory_bytes)?,
+        _ => return Err(ControlError::invalid("a restore needs a header, a boot has none")),
+    };
+    let mode = state.mode();
     let mut bytes_by_build = BytesByBuild::new();
-    let (mode, source) = match (body.mode, body.header) {
-        (WantedMode::Boot, None) => (Mode::Boot, Source::empty(body.memory_bytes)),
-        (WantedMode::Restore, Some(header)) => {
+    let source = match body.header {
+        None if mode == Mode::Restore => return Err(ControlError::invalid("no header")),
+        None => Source::empty(body.memory_bytes),
+        Some(header) => {
             let header = request.take_fd(header)?;
             let builds = take_builds(&mut request, &body.builds)?;
-            (Mode::Restore, Source::open(header, builds, body.memory_bytes, &mut bytes_by_build)?)
+            Source::open(header, builds, body.memory_bytes, &mut bytes_by_build)?
         }
-        _ => return Err(ControlError::invalid("a restore needs a header, a boot has none")),
     };
     let channel = Arc::clone(channel);
     let mut session = Session::new(channel, body.memory_bytes, mode, tracker, body.peer_uid, state, source);
@@ -81,9 +94,30 @@ pub fn start(channel: &Arc<Channel>, mut request: Request) -> Result<(Arc<Sessio
             Err(error) => eprintln!("thaw-pager: the working set is passed over: {error}"),
         }
     }
+    if let WantedMode::TakeOver = body.mode {
+        take_over(&session, &mut request, body.uffd, body.socket)?;
+    }
     let session = Arc::new(session);
     spawn(Arc::clone(&session), listener)?;
     Ok((session, json!({"tracker": tracker.name()})))
+}
+
+/// From here on the session has a VMM, whose working set is not recorded any more.
+fn take_over(
+    session: &Session,
+    request: &mut Request,
+    uffd: Option<usize>,
+    socket: Option<usize>,
+) -> Result<(), ControlError> {
+    let (Some(uffd), Some(socket)) = (uffd, socket) else {
+        return Err(ControlError::invalid("a take-over needs the userfaultfd and the socket"));
+    };
+    let regions = session.state.regions().map_err(ControlError::invalid)?;
+    let (uffd, socket) = (request.take_fd(uffd)?, request.take_fd(socket)?);
+    let vmm = handshake::take_over(socket, uffd, session.peer_uid, regions).map_err(ControlError::invalid)?;
+    session.recorder.end();
+    let _ = session.vmm.set(vmm);
+    Ok(())
 }
 
 /// The descriptors of every build's memfile.

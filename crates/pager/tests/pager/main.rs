@@ -6,4 +6,5 @@ mod handshake;
 mod lifecycle;
 mod model;
 mod support;
+mod take_over;
 mod workset;

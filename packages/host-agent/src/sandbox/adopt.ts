@@ -10,7 +10,7 @@ import { readBuild } from '../build/read.ts';
 import type { BuildStore } from '../build/store.ts';
 import type { Host } from '../host.ts';
 import type { Keeper, Keepers } from '../keeper/keeper.ts';
-import { endKeeper, Machine, type MachineState } from './machine.ts';
+import { endKeeper, Machine, type MachineState, replacePager } from './machine.ts';
 import { bootFiles, SandboxPaths, sandboxesDir } from './paths.ts';
 import { isPaused, type SandboxRecord } from './record.ts';
 import { Sandbox, type SandboxState } from './sandbox.ts';
@@ -22,6 +22,8 @@ export interface Survivor {
   record: SandboxRecord;
   keeper: Keeper;
   state: MachineState;
+  /** If not, the VM gets another one. */
+  pagerRuns: boolean;
 }
 
 export interface Found {
@@ -53,10 +55,10 @@ export async function findSurvivors(
       const { roles } = await keeper
         .status()
         .catch(() => ({ roles: {} as Record<string, { running: boolean }> }));
-      const whole = ['vmm', 'pager', 'blockstore'].every((role) => roles[role]?.running === true);
+      const whole = ['vmm', 'blockstore'].every((role) => roles[role]?.running === true);
       const head = await readHead(builds, { kind: 'sandbox', id }).catch(() => undefined);
       if (state !== undefined && whole && state.base === head?.build) {
-        survivors.push({ record, keeper, state });
+        survivors.push({ record, keeper, state, pagerRuns: roles.pager?.running === true });
         continue;
       }
     }
@@ -136,12 +138,17 @@ async function settle(
 }
 
 /** The VM may have been stopped in the middle of a seal: that is taken back and it goes on. */
-async function takeOver(host: Host, { record, keeper, state }: Survivor): Promise<Machine> {
+async function takeOver(host: Host, { record, keeper, state, pagerRuns }: Survivor): Promise<Machine> {
   await using undo = new AsyncDisposableStack();
   const slot = host.slots.adopt(state.slot);
   undo.defer(() => slot.release());
   // The slot goes when nothing is in it any more.
   undo.defer(() => endKeeper(keeper));
+  if (!pagerRuns) {
+    const { id, memoryMb } = record;
+    const { tracker } = host.config;
+    await replacePager(host, keeper, { id, memoryMb, slot, memoryBase: state.memoryBase, tracker });
+  }
   const vm = await host.vmm.attach(keeper, slot.uids.vmm);
   const base = await readBuild(host.builds, state.base);
   const hold = holdBuild(host.builds, base);

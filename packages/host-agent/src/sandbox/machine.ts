@@ -7,6 +7,7 @@ import { access, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path';
 import type { BuildId, Machine as MachineFacts } from '@thaw/snapshot';
 import type { Build, Image } from '../build/build.ts';
+import { readBuild } from '../build/read.ts';
 import type { Guests, Identity } from '../guest/control.ts';
 import type { Guest } from '../guest/guest.ts';
 import type { Host } from '../host.ts';
@@ -16,7 +17,7 @@ import type { Slot } from '../network/pool.ts';
 import { limitsOf } from '../os/cgroup/limits.ts';
 import type { Steps } from '../os/step.ts';
 import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
-import type { Chain, Layer, Vm, Workset } from '../vmm/vmm.ts';
+import type { Chain, Layer, Tracker, Vm, Workset } from '../vmm/vmm.ts';
 import { keepConsole } from './console.ts';
 import { SandboxPaths } from './paths.ts';
 import type { SandboxRecord } from './record.ts';
@@ -56,6 +57,7 @@ export class Machine {
   readonly #id: string;
   readonly #paths: SandboxPaths;
   readonly #vcpus: number;
+  readonly #memoryMb: number;
   #top: number;
   #hold: Disposable;
   #ended: Promise<void> | undefined;
@@ -66,6 +68,7 @@ export class Machine {
     this.#id = parts.record.id;
     this.#paths = new SandboxPaths(parts.host.config, parts.record.id);
     this.#vcpus = parts.record.vcpus;
+    this.#memoryMb = parts.record.memoryMb;
     this.slot = parts.slot;
     this.keeper = parts.keeper;
     this.vm = parts.vm;
@@ -211,6 +214,17 @@ export class Machine {
     await this.#removeOtherLayers();
   }
 
+  /** Another pager takes the place of one that died. Throws when the VM is lost with it. */
+  async replacePager(): Promise<void> {
+    await replacePager(this.#host, this.keeper, {
+      id: this.#id,
+      memoryMb: this.#memoryMb,
+      slot: this.slot,
+      memoryBase: this.memoryBase,
+      tracker: this.vm.memory.tracker,
+    });
+  }
+
   /** Takes a rotation back: the VM writes to its old layer again, and the next dump repeats this one's pages. */
   async abort(): Promise<void> {
     await this.vm.memory.abort();
@@ -255,6 +269,23 @@ export class Machine {
     rest.defer(() => this.#keepTraces());
     this.guest.close();
   }
+}
+
+export interface Orphan {
+  id: string;
+  memoryMb: number;
+  slot: Slot;
+  memoryBase: BuildId | null;
+  tracker: 'auto' | Tracker;
+}
+
+/** Gives a VM whose pager died another one. */
+export async function replacePager(host: Host, keeper: Keeper, orphan: Orphan): Promise<void> {
+  const { id, memoryMb, slot, memoryBase, tracker } = orphan;
+  const parent = memoryBase === null ? null : (await readBuild(host.builds, memoryBase)).memory;
+  const { pagerState } = new SandboxPaths(host.config, id);
+  const spec = { uids: slot.uids, memoryMb, tracker, pagerState };
+  await host.vmm.replacePager(keeper, parent === null ? spec : { ...spec, memory: chainOf(parent) });
 }
 
 /** The content of `machine.json`. */

@@ -1,8 +1,9 @@
 /** A VM's memory: a client of the pager, which runs as a child of the sandbox's keeper. */
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import { z } from 'zod';
-import type { FdSource, Keeper } from '../keeper/keeper.ts';
+import type { ChildSpec, FdSource, Keeper } from '../keeper/keeper.ts';
 import { addChain, NOFILE_MAX } from './chain.ts';
 import type { Chain, Dumped, Memory, MemoryStats, Tracker, Workset } from './vmm.ts';
 
@@ -55,6 +56,19 @@ export interface PagerSpec {
   workset?: Workset | undefined;
 }
 
+function childOf({ program, uid }: PagerSpec): ChildSpec {
+  return {
+    argv: [program],
+    env: {},
+    uid,
+    gid: uid,
+    caps: ['SYS_PTRACE'],
+    root: 'host',
+    rlimits: { nofile: NOFILE_MAX },
+    log_bytes: LOG_BYTES,
+  };
+}
+
 interface ChildEvent {
   role: string;
   body: { event: string; reason?: unknown; serving?: unknown };
@@ -77,16 +91,6 @@ export class Pager implements Memory {
 
   /** Starts the pager; it listens for its VMM when this returns. */
   static async start(keeper: Keeper, spec: PagerSpec): Promise<Pager> {
-    const child = {
-      argv: [spec.program],
-      env: {},
-      uid: spec.uid,
-      gid: spec.uid,
-      caps: ['SYS_PTRACE' as const],
-      root: 'host' as const,
-      rlimits: { nofile: NOFILE_MAX },
-      log_bytes: LOG_BYTES,
-    };
     const fds: FdSource[] = [
       { listen: pagerSocket(keeper.runDir), uid: spec.vmmUid, mode: 0o600 },
       { open: spec.state, flags: 'create' },
@@ -104,10 +108,39 @@ export class Pager implements Memory {
     };
     // The keeper takes requests in order, so the second need not wait for the first one's answer.
     const [, started] = await Promise.all([
-      keeper.spawn('pager', child, true),
+      keeper.spawn('pager', childOf(spec), true),
       keeper.ask('pager', request, fds, START_TIMEOUT_MS),
     ]);
     return new Pager(keeper, startedSchema.parse(started).tracker);
+  }
+
+  /** Starts a pager in the place of one that died, with what the keeper and the state file kept of that one. */
+  static async replace(keeper: Keeper, spec: PagerSpec): Promise<void> {
+    const listen = pagerSocket(keeper.runDir);
+    await rm(listen, { force: true });
+    const fds: FdSource[] = [
+      { listen, uid: spec.vmmUid, mode: 0o600 },
+      { open: spec.state, flags: 'rw' },
+      { kept: 'pager.handshake' },
+      { kept: 'pager.handshake.1' },
+    ];
+    const request = {
+      op: 'start',
+      mode: 'take_over',
+      memory_bytes: spec.memoryBytes,
+      tracker: spec.tracker,
+      peer_uid: spec.vmmUid,
+      listen: 0,
+      state: 1,
+      uffd: 2,
+      socket: 3,
+      ...addChain(fds, spec.chain),
+    };
+    await Promise.all([
+      keeper.spawn('pager', childOf(spec), true),
+      keeper.ask('pager', request, fds, START_TIMEOUT_MS),
+      keeper.ask('pager', { op: 'pagemap', pagemap: 0 }, [{ pagemap: 'vmm' }], START_TIMEOUT_MS),
+    ]);
   }
 
   /** A pager that runs already. */

@@ -108,6 +108,13 @@ export interface VmmKit {
    * rotated is still uncommitted. Throws `unavailable` when the VM has ended.
    */
   attach(keeper: Keeper, vmmUid: number): Promise<Vm>;
+  /** Serves the memory of a VM whose pager died; its guest waits until then. Throws when that can't be. */
+  replacePager(keeper: Keeper, spec: PagerSpec): Promise<void>;
+}
+
+export interface PagerSpec extends Pick<VmSpec, 'uids' | 'memoryMb' | 'pagerState' | 'tracker'> {
+  /** What was committed last, or restored; nothing of a VM that booted and was never sealed. */
+  memory?: Chain;
 }
 
 export interface Vm {

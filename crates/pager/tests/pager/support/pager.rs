@@ -109,6 +109,12 @@ impl Pager {
         assert!(self.child.wait().unwrap().success());
     }
 
+    /// As a crash does.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

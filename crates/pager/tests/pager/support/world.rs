@@ -32,6 +32,10 @@ pub struct World {
     places: Vec<Place>,
     builds: Vec<BuildId>,
     starts: u32,
+    /// The pager's state file.
+    state: String,
+    /// What the keeper keeps of the handshake: userfaultfd and socket.
+    kept: Vec<OwnedFd>,
 }
 
 /// The result of a dump.
@@ -56,10 +60,24 @@ impl World {
         let wiring = Wiring { restore: false, scan: tracker == "scan", all_events };
         let vmm = StandIn::start(wiring, regions, &dir.path.join("socket-0"), &dir.path.join("image"));
         let event = pager.shake_hands(vmm.child.id());
-        assert_eq!((event.json["regions"].clone(), event.fds.len()), (json!(regions.len()), 1));
+        assert_eq!((event.json["regions"].clone(), event.fds.len()), (json!(regions.len()), 2));
+        let kept = event.fds;
         let (model, places) = (vec![0; pages * PAGE], vec![None; pages]);
         let (regions, builds) = (regions.to_vec(), Vec::new());
-        Self { dir, pager, vmm, model, tracker, all_events, regions, places, builds, starts: 1 }
+        Self {
+            dir,
+            pager,
+            vmm,
+            model,
+            tracker,
+            all_events,
+            regions,
+            places,
+            builds,
+            starts: 1,
+            state: "state-0".to_owned(),
+            kept,
+        }
     }
 
     pub fn pages(&self) -> usize {
@@ -144,6 +162,7 @@ impl World {
         self.pager = Pager::spawn(&self.dir.path);
         let (source, builds) = self.source(2);
         let mut fds = vec![listener(&self.dir, n), state(&self.dir, n)];
+        self.state = format!("state-{n}");
         fds.extend(source);
         let mut request = start_request("restore", self.model.len(), self.tracker);
         request["header"] = json!(2);
@@ -158,11 +177,39 @@ impl World {
         let wiring = Wiring { restore: true, scan: self.tracker == "scan", all_events: self.all_events };
         let socket = self.dir.path.join(format!("socket-{n}"));
         self.vmm = StandIn::start(wiring, &self.regions, &socket, &self.dir.path.join("image"));
-        self.pager.shake_hands(self.vmm.child.id());
+        self.kept = self.pager.shake_hands(self.vmm.child.id()).fds;
         let files = self.read_builds();
         for (at, place) in self.places.iter().enumerate() {
             self.model[at * PAGE..][..PAGE].copy_from_slice(&content(&files, place));
         }
+    }
+
+    /// The pager dies, and while the VM reads all of its memory another one takes its place.
+    pub fn take_over(&mut self) {
+        std::fs::write(self.dir.path.join("image"), &self.model).unwrap();
+        self.pager.kill();
+        let n = self.starts;
+        self.starts += 1;
+        let mut request = start_request("take_over", self.model.len(), self.tracker);
+        let mut fds = vec![listener(&self.dir, n), self.dir.open(&self.state)];
+        request["uffd"] = json!(fds.len());
+        request["socket"] = json!(fds.len() + 1);
+        fds.append(&mut self.kept);
+        if !self.builds.is_empty() {
+            request["header"] = json!(fds.len());
+            let (source, builds) = self.source(fds.len());
+            request["builds"] = builds;
+            fds.extend(source);
+        }
+        let (vmm, pager) = (&mut self.vmm, &mut self.pager);
+        let pid = vmm.child.id();
+        let dir = &self.dir.path;
+        self.kept = std::thread::scope(|scope| {
+            scope.spawn(move || vmm.tell("check"));
+            *pager = Pager::spawn(dir);
+            pager.ask(request, &borrow(&fds)).unwrap();
+            pager.shake_hands(pid).fds
+        });
     }
 
     fn next_id(&self) -> BuildId {
@@ -304,6 +351,10 @@ impl Dir {
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(true);
         options.open(self.path.join(name)).unwrap().into()
+    }
+
+    pub fn open(&self, name: &str) -> OwnedFd {
+        File::options().read(true).write(true).open(self.path.join(name)).unwrap().into()
     }
 }
 

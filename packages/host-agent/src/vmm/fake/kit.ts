@@ -49,6 +49,11 @@ export class FakeKit implements VmmKit {
     throw new ThawError('unavailable', 'the VM has ended');
   }
 
+  /** The pager of a fake does not die. */
+  async replacePager(): Promise<void> {
+    throw new ThawError('unavailable', 'a fake has no pager');
+  }
+
   async #start(spec: BootSpec | RestoreSpec): Promise<FakeVm> {
     const chain = spec.kind === 'restore' ? spec.memory : undefined;
     const pages = await Pages.open(spec.memoryMb * 2 ** 20, chain);

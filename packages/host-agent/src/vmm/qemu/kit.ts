@@ -4,7 +4,7 @@ import { run } from '../../os/run.ts';
 import type { BootSpec, RestoreSpec, Vm, VmmInfo, VmmKit } from '../vmm.ts';
 import { kvmWorks } from './accelerator.ts';
 import { CPU_MODEL, MACHINE } from './argv.ts';
-import { attach, type Binaries, start } from './start.ts';
+import { attach, type Binaries, replacePager, start } from './start.ts';
 
 export interface QemuOptions {
   binaries: Binaries;
@@ -35,6 +35,7 @@ export async function qemuKit(options: QemuOptions): Promise<VmmKit> {
     boot: (spec: BootSpec): Promise<Vm> => start(binaries, info, spec),
     restore: (spec: RestoreSpec): Promise<Vm> => start(binaries, info, spec),
     attach: (keeper, vmmUid): Promise<Vm> => attach(info, keeper, vmmUid),
+    replacePager: (keeper, spec): Promise<void> => replacePager(binaries, keeper, spec),
   };
 }
 

@@ -12,7 +12,7 @@ import { ThawError } from '@thaw/api';
 import type { Keeper } from '../../keeper/keeper.ts';
 import { BlockStore } from '../disk.ts';
 import { Pager } from '../memory.ts';
-import type { BootSpec, RestoreSpec, Vm, VmmInfo } from '../vmm.ts';
+import type { BootSpec, PagerSpec, RestoreSpec, Vm, VmmInfo } from '../vmm.ts';
 import { argv, FD, JAIL } from './argv.ts';
 import { Qmp } from './qmp.ts';
 import { QemuVm } from './vm.ts';
@@ -80,6 +80,19 @@ export async function attach(info: VmmInfo, keeper: Keeper, vmmUid: number): Pro
     Qmp.open(monitorSocket(keeper), GREETING_TIMEOUT_MS),
   ]);
   return new QemuVm({ keeper, qmp, memory, disk, info, pid: roles.vmm.pid, gone, uid: vmmUid });
+}
+
+/** Another pager for a VM whose own has died. */
+export async function replacePager(binaries: Binaries, keeper: Keeper, spec: PagerSpec): Promise<void> {
+  await Pager.replace(keeper, {
+    program: binaries.pager,
+    uid: spec.uids.pager,
+    vmmUid: spec.uids.vmm,
+    memoryBytes: spec.memoryMb * 2 ** 20,
+    tracker: spec.tracker,
+    state: spec.pagerState,
+    ...(spec.memory && { chain: spec.memory }),
+  });
 }
 
 function monitorSocket(keeper: Keeper): string {
