@@ -164,6 +164,27 @@ describe('a step that fails once', () => {
     }
   });
 
+  it('of the hand-over to a new build leaves one to go back to that never changes', async () => {
+    const mark = (id: string, word: string) =>
+      thaw.sh(id, `echo ${word} | tee /root/file > /dev/shm/file; sync`);
+    for (const name of ['rebase-memory', 'rebase-disk', 'rebase-machine']) {
+      const { id } = await create();
+      await pause(id);
+      await resume(id);
+      await mark(id, 'frozen');
+      await failAt(`snapshot:${name}`, () => thaw.sdk.snapshots.create(id, { name: 'never' }));
+      await mark(id, 'later');
+      const { pids } = await thaw.sdk.sandboxes.stats(id);
+      process.kill(pids.vmm!, 'SIGKILL');
+      await eventually(async () => assert.equal((await get(id)).status, 'error', name));
+      await resume(id);
+      // A VM that stands on the new build goes back to that one.
+      const expected = name === 'rebase-machine' ? 'frozen' : 'here';
+      assert.equal(await thaw.sh(id, READ), `${expected}\n${expected}\n`, name);
+      await destroy(id);
+    }
+  });
+
   it('of the network is made good by the next slot', async () => {
     for (const label of ['network:build-slot', 'network:admit-slot']) {
       await setFault(thaw, label);

@@ -4,11 +4,11 @@
  */
 import { access, readdir, readFile, rm } from 'node:fs/promises';
 import { holdBuild } from '../build/acquire.ts';
-import { type Head, readHead } from '../build/head.ts';
+import { commitHead, type Head, readHead } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';
 import { readBuild } from '../build/read.ts';
 import type { BuildStore } from '../build/store.ts';
-import type { Host } from '../host.ts';
+import { type Host, newSteps } from '../host.ts';
 import type { Keeper, Keepers } from '../keeper/keeper.ts';
 import { endKeeper, Machine, type MachineState, replacePager } from './machine.ts';
 import { bootFiles, SandboxPaths, sandboxesDir } from './paths.ts';
@@ -22,6 +22,7 @@ export interface Survivor {
   record: SandboxRecord;
   keeper: Keeper;
   state: MachineState;
+  head: Head;
   /** If not, the VM gets another one. */
   pagerRuns: boolean;
 }
@@ -33,8 +34,8 @@ export interface Found {
 }
 
 /**
- * VMs that still run and belong to one of `records`; every other keeper under `run` is ended. So is a VM that does not
- * stand on its sandbox's last build: it was paused, or how far it had been handed over to that one nobody knows.
+ * VMs that still run and belong to one of `records`; every other keeper under `run` is ended. So is a VM that was
+ * paused, and one that was being moved to another build: how far that had come nobody knows.
  */
 export async function findSurvivors(
   builds: BuildStore,
@@ -57,8 +58,9 @@ export async function findSurvivors(
         .catch(() => ({ roles: {} as Record<string, { running: boolean }> }));
       const whole = ['vmm', 'blockstore'].every((role) => roles[role]?.running === true);
       const head = await readHead(builds, { kind: 'sandbox', id }).catch(() => undefined);
-      if (state !== undefined && whole && state.base === head?.build) {
-        survivors.push({ record, keeper, state, pagerRuns: roles.pager?.running === true });
+      const runsOn = head !== undefined && !isPaused(record, head.facts) && state?.moving !== true;
+      if (state !== undefined && whole && runsOn) {
+        survivors.push({ record, keeper, state, head, pagerRuns: roles.pager?.running === true });
         continue;
       }
     }
@@ -138,7 +140,7 @@ async function settle(
 }
 
 /** The VM may have been stopped in the middle of a seal: that is taken back and it goes on. */
-async function takeOver(host: Host, { record, keeper, state, pagerRuns }: Survivor): Promise<Machine> {
+async function takeOver(host: Host, { record, keeper, state, head, pagerRuns }: Survivor): Promise<Machine> {
   await using undo = new AsyncDisposableStack();
   const slot = host.slots.adopt(state.slot);
   undo.defer(() => slot.release());
@@ -150,9 +152,16 @@ async function takeOver(host: Host, { record, keeper, state, pagerRuns }: Surviv
     await replacePager(host, keeper, { id, memoryMb, slot, memoryBase: state.memoryBase, tracker });
   }
   const vm = await host.vmm.attach(keeper, slot.uids.vmm);
+  // The VM will write to the layer that is the disk of a build it was not moved to: nothing may start from that one.
+  const owner = { kind: 'sandbox', id: record.id } as const;
+  if (head.build !== state.base)
+    await commitHead(host.builds, newSteps(host), 'adopt', owner, { build: state.base, facts: {} });
   const base = await readBuild(host.builds, state.base);
-  const hold = holdBuild(host.builds, base);
+  const hold = new DisposableStack();
   undo.defer(() => hold[Symbol.dispose]());
+  hold.use(holdBuild(host.builds, base));
+  if (state.memoryBase !== null && state.memoryBase !== state.base)
+    hold.use(holdBuild(host.builds, await readBuild(host.builds, state.memoryBase)));
   const files = bootFiles(host.config.data, state.kernel, state.initramfs);
   const guest = host.guests.open(slot.hostAddress, record.accessToken);
   undo.defer(() => guest.close());

@@ -146,8 +146,8 @@ export class Machine {
     this.#recording.unref();
   }
 
-  /** What a restarted host agent needs to take this VM over. */
-  async save(): Promise<void> {
+  /** What a restarted host agent needs to take this VM over. `moving`: it is about to stand on another build. */
+  async save(moving = false): Promise<void> {
     const state: MachineState = {
       slot: this.slot.index,
       base: this.base,
@@ -155,6 +155,7 @@ export class Machine {
       top: this.#top,
       kernel: this.boot.kernelSha,
       initramfs: this.boot.initramfsSha,
+      moving,
     };
     await writeFile(`${this.#paths.machine}.new`, JSON.stringify(state), { mode: 0o600 });
     await rename(`${this.#paths.machine}.new`, this.#paths.machine);
@@ -188,24 +189,49 @@ export class Machine {
 
   /**
    * After a rotation that was sealed as `build`: the next seal is laid over it. `hold` keeps it. When this throws,
-   * the VM stands on what it had taken over until then, and nothing is lost.
+   * the VM stands on what it had taken over until then, and nothing is lost; `onStay` is called before its disk goes
+   * back to what it stood on.
    */
-  async rebase(steps: Steps, verb: string, build: Build, hold: Disposable): Promise<void> {
+  async rebase(
+    steps: Steps,
+    verb: string,
+    build: Build,
+    hold: Disposable,
+    onStay: () => Promise<void>,
+  ): Promise<void> {
     const before = this.#hold;
     const both = new DisposableStack();
     both.use(before);
     both.use(hold);
     this.#hold = both;
     try {
-      await steps.run(`${verb}:rebase-memory`, () => this.vm.memory.commit(chainOf(build.memory!)));
+      await steps.run(`${verb}:rebase-memory`, async () => {
+        await this.save(true);
+        await this.vm.memory.commit(chainOf(build.memory!));
+      });
       this.memoryBase = build.id;
-      await steps.run(`${verb}:rebase-disk`, () => this.vm.disk.commit(chainOf(build.disk)));
+      await this.save();
+      await steps.run(`${verb}:rebase-disk`, async () => {
+        await this.save(true);
+        await this.vm.disk.commit(chainOf(build.disk));
+      });
       this.base = build.id;
       this.#top += 1;
       await steps.run(`${verb}:rebase-machine`, () => this.save());
     } catch (error) {
+      if (this.base !== build.id) {
+        await onStay().catch(async (cause) => {
+          // Better back to the build than a build that changes.
+          await this.vm.kill();
+          throw cause;
+        });
+      }
       await this.abort();
       await this.save();
+      if (this.memoryBase !== build.id) {
+        this.#hold = before;
+        hold[Symbol.dispose]();
+      }
       throw error;
     }
     both.move();
@@ -296,6 +322,8 @@ export interface MachineState {
   top: number;
   kernel: string;
   initramfs: string;
+  /** Whether the VM stands on these builds already, or still, nobody can tell. */
+  moving: boolean;
 }
 
 export function chainOf(image: Image): Chain {

@@ -63,7 +63,16 @@ async function sealRunning(host: Host, sandbox: Sandbox, machine: Machine, steps
       goOn: true,
       onThawed: thawed.resolve,
     });
-    await machine.rebase(steps, 'snapshot', build, holdBuild(host.builds, build));
+    // A VM that stays writes to the layer that is the build's disk: nothing may start from that build then.
+    const owner = { kind: 'sandbox', id: sandbox.id } as const;
+    const onStay = async () =>
+      void (before && (await commitHead(host.builds, steps, 'snapshot', owner, before)));
+    try {
+      await machine.rebase(steps, 'snapshot', build, holdBuild(host.builds, build), onStay);
+    } catch (error) {
+      await releaseBuild(host.builds, steps, 'snapshot', build.id);
+      throw error;
+    }
     sandbox.build = await measureBuild(build);
     if (before !== undefined) await releaseBuild(host.builds, steps, 'snapshot', before.build);
     return build;
