@@ -18,7 +18,7 @@ const SLOTS = 2;
 const FULL = process.env.THAW_SOAK === 'full';
 const ROUNDS = FULL ? { create: 200, pause: 100 } : { create: 16, pause: 16 };
 /** Before the first that counts: caches fill, and code is compiled. */
-const WARM_UP = FULL ? 0 : 6;
+const WARM_UP = FULL ? 0 : 12;
 /** How much a daemon may grow from a quarter of the rounds to their end. */
 const GROWTH_BYTES = 24 * 2 ** 20;
 const DAEMONS = ['agent', 'plane'] as const;
