@@ -17,6 +17,9 @@ export interface Request {
   signal?: AbortSignal | undefined;
 }
 
+/** A body that might have to be sent again, after a redirect, is kept whole by Node's fetch: a stream must not be. */
+const SENT_ONCE = { redirect: 'error', window: null } as const;
+
 export const sandboxPath = (id: string): string => `/v1/sandboxes/${encodeURIComponent(id)}`;
 
 export async function json<T>(to: Connection, method: string, path: string, request?: Request): Promise<T> {
@@ -42,7 +45,7 @@ export async function send(
       ...request.headers,
     },
     ...(body != null && { body }),
-    ...(body instanceof ReadableStream && { duplex: 'half' }),
+    ...(body instanceof ReadableStream && { duplex: 'half', ...SENT_ONCE }),
     ...(request.signal && { signal: request.signal }),
   };
   let response: Response;
