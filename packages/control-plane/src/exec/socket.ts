@@ -6,6 +6,8 @@ import type { RawData, WebSocket } from 'ws';
 const WAITING_MESSAGES_MAX = 64;
 const WAITING_CHARS_MAX = 1024 * 1024;
 const REASON_BYTES_MAX = 120;
+/** Looks at the connection for each ping. */
+const TICKS = 4;
 /** A client that has output to read may leave it for this long; dead connections are found by TCP long before. */
 const UNREAD_MAX_MS = 3_600_000;
 
@@ -96,9 +98,12 @@ export class Messages {
    * ping waits behind it for as long as the reader takes.
    */
   #keepAlive(everyMs: number): void {
+    let ticks = 0;
     const timer = setInterval(() => {
-      // While paused no answer can arrive; the ping still finds out that the connection is gone.
+      // While paused neither an answer nor an end can arrive: pings find out that the connection is gone, soon.
       const listening = !this.#socket.isPaused;
+      ticks += 1;
+      if (listening && ticks % TICKS !== 0) return;
       const unread = this.#pingsBeforeOutput >= this.#pongs;
       const silentMs = performance.now() - this.#lastSign;
       const dead = unread ? silentMs > UNREAD_MAX_MS : this.#pings - this.#pongs >= 2;
@@ -106,7 +111,7 @@ export class Messages {
       if (!listening) this.#pongs = this.#pings;
       this.#pings += 1;
       this.#socket.ping(String(this.#pings));
-    }, everyMs);
+    }, everyMs / TICKS);
     this.#socket.on('pong', (data) => {
       this.#lastSign = performance.now();
       this.#pongs = Math.max(this.#pongs, Math.min(Number(data.toString()) || 0, this.#pings));
