@@ -51,7 +51,7 @@ function contentRoutes(app: App, plane: Plane): void {
         try {
           await action(plane, request.teamId, request.params.id, request);
         } catch (error) {
-          discardRest(request, reply);
+          await discardRest(request, reply);
           throw error;
         }
         return reply.code(204).send();
@@ -177,10 +177,29 @@ function gone(reply: FastifyReply): AbortSignal {
   return controller.signal;
 }
 
-/** After a refusal the client may still be sending: read on a little, so that it sees the answer, then hang up. */
-function discardRest(request: FastifyRequest, reply: FastifyReply): void {
-  if (request.raw.complete) return;
-  reply.header('Connection', 'close');
-  request.raw.unpipe();
-  request.raw.resume();
+/** How much of a refused upload is read, so that a client that sends before it listens sees the answer. */
+const DISCARD_BYTES_MAX = 4 * 1024 * 1024;
+const DISCARD_MS_MAX = 1000;
+
+/** After a refusal the client may still be sending: read on a little, then answer and hang up. */
+async function discardRest(request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  const { raw } = request;
+  raw.unpipe();
+  if (!raw.complete) {
+    let bytes = 0;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, DISCARD_MS_MAX);
+      const done = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      raw.once('end', done).once('close', done).once('error', done);
+      raw.on('data', (chunk: Buffer) => {
+        bytes += chunk.length;
+        if (bytes > DISCARD_BYTES_MAX) done();
+      });
+      raw.resume();
+    });
+  }
+  if (!raw.complete) reply.header('Connection', 'close');
 }
