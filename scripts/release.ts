@@ -6,7 +6,7 @@
  * With it go a list of checksums, in the archive (`thaw install` checks them) and of the archive itself. The same
  * version makes the same archive. Prints the archive's path.
  */
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createReadStream, createWriteStream } from 'node:fs';
@@ -91,11 +91,15 @@ async function sha256(file: string): Promise<string> {
   return hash.digest('hex');
 }
 
+/** Seconds since 1970; undefined outside of a repository. */
+function commitTime(): string | undefined {
+  const { status, stdout } = spawnSync('git', ['log', '-1', '--format=%ct'], { cwd: ROOT, encoding: 'utf8' });
+  return status === 0 ? stdout.trim() : undefined;
+}
+
 /** Everything in one folder called `name`, owned by root, dated with the commit: the same bytes every time. */
 async function pack(name: string, folders: string[], archive: string, level: number): Promise<void> {
-  const epoch =
-    process.env.SOURCE_DATE_EPOCH ??
-    execFileSync('git', ['log', '-1', '--format=%ct'], { cwd: ROOT, encoding: 'utf8' }).trim();
+  const epoch = process.env.SOURCE_DATE_EPOCH ?? commitTime() ?? '0';
   const same = ['--sort=name', '--owner=0', '--group=0', '--numeric-owner', `--mtime=@${epoch}`];
   const leave = ['archive', ...OWN_FILES].map((file) => `--exclude=./${file}`);
   const from = folders.flatMap((folder) => ['-C', folder, '.']);
