@@ -10,7 +10,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, readdir, readlink, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, readdir, readlink, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { parseArgs } from 'node:util';
@@ -41,6 +41,8 @@ async function release(folder: string, out: string, level: number): Promise<stri
   await using undo = new AsyncDisposableStack();
   const scratch = await mkdtemp(path.join(out, '.release-'));
   undo.defer(() => rm(scratch, { recursive: true, force: true }));
+  // Its mode becomes that of the folder in the archive, which the daemons' users pass through.
+  await chmod(scratch, 0o755);
   await copyFile(path.join(ROOT, 'LICENSE'), path.join(scratch, 'LICENSE'));
   await writeFile(
     path.join(scratch, CHECKSUMS),
