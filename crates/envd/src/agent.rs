@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::args::Args;
 use crate::cgroup::Cgroup;
 use crate::files::Turns;
+use crate::filesystem::Watchers;
 use crate::gate::Gate;
 use crate::identity::{Identity, Memo};
 use crate::kernel;
@@ -18,6 +19,7 @@ pub struct Agent {
     pub gate: Gate,
     pub processes: Processes,
     pub uploads: Turns,
+    pub watchers: Watchers,
     /// None where the kernel has no cgroup v2: then nothing is ever frozen.
     pub cgroup: Option<Cgroup>,
     pub cpu: Mutex<Cpu>,
@@ -48,6 +50,7 @@ impl Agent {
             args,
             processes: Processes::default(),
             uploads: Turns::default(),
+            watchers: Watchers::default(),
             cgroup,
             cpu: Mutex::default(),
             random: kernel::random().ok(),

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::agent::Agent;
 use crate::body::{self, Body};
 use crate::http_error::HttpError;
-use crate::{files, listen, metrics, process, rpc, token};
+use crate::{files, filesystem, listen, metrics, process, rpc, token};
 
 pub async fn serve(listener: TcpListener, agent: Arc<Agent>) {
     loop {
@@ -70,6 +70,7 @@ async fn route(agent: Arc<Agent>, request: &mut Request<Incoming>) -> Response<B
         (&Method::GET, "/metrics") => metrics::answer(&agent),
         (&Method::GET, "/envs") => body::json(StatusCode::OK, &agent.identity().env),
         (_, path) if path.starts_with("/process.Process/") => process::answer(agent, request).await,
+        (_, path) if path.starts_with("/filesystem.Filesystem/") => filesystem::answer(agent, request).await,
         (&Method::POST, _) if rpc::is_call(request.headers()) => {
             rpc::refuse(request, rpc::Code::Unimplemented.error("no such procedure"))
         }

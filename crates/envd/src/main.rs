@@ -7,9 +7,11 @@
 mod agent;
 mod args;
 mod body;
+mod caller;
 mod cgroup;
 mod control;
 mod files;
+mod filesystem;
 mod gate;
 mod guest;
 mod http_error;
@@ -18,6 +20,7 @@ mod kernel;
 mod listen;
 mod metrics;
 mod process;
+mod readable;
 mod rpc;
 mod token;
 mod user;
@@ -60,6 +63,7 @@ async fn run(args: Args) -> std::io::Result<()> {
     if !args.dev {
         kernel::protect_from_oom();
         kernel::allow_many_connections();
+        kernel::allow_many_watches();
     }
     let guest = listen::guest(&args)?;
     let control = listen::control(&args)?;

@@ -1,5 +1,6 @@
 //! Users and groups, read from `/etc/passwd` and `/etc/group` (passwd(5), group(5)): a static binary has no NSS.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -40,6 +41,39 @@ fn parse(name: &str, passwd: &str, group: &str) -> Option<User> {
     }
     let home = if home.starts_with('/') { home } else { "/" };
     Some(User { name: name.into(), uid: Uid::from_raw(uid.parse().ok()?), gid, groups, home: home.into() })
+}
+
+/// Names of users and groups by number.
+pub struct Names {
+    users: HashMap<u32, String>,
+    groups: HashMap<u32, String>,
+}
+
+impl Names {
+    pub fn read() -> Names {
+        Names { users: numbered("/etc/passwd"), groups: numbered("/etc/group") }
+    }
+
+    /// The number itself where nobody has it.
+    pub fn user(&self, uid: u32) -> String {
+        self.users.get(&uid).cloned().unwrap_or_else(|| uid.to_string())
+    }
+
+    pub fn group(&self, gid: u32) -> String {
+        self.groups.get(&gid).cloned().unwrap_or_else(|| gid.to_string())
+    }
+}
+
+/// Both files have the name first and the number third; the first line of a number counts.
+fn numbered(path: &str) -> HashMap<u32, String> {
+    let mut names = HashMap::new();
+    for line in fs::read_to_string(path).unwrap_or_default().lines() {
+        let mut fields = line.split(':');
+        if let (Some(name), Some(Ok(number))) = (fields.next(), fields.nth(1).map(str::parse)) {
+            names.entry(number).or_insert_with(|| name.to_string());
+        }
+    }
+    names
 }
 
 #[cfg(test)]

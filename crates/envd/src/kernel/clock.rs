@@ -33,6 +33,34 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    pub fn of(seconds: i64, nanoseconds: u32) -> Timestamp {
+        Timestamp(i128::from(seconds) * SECOND + i128::from(nanoseconds))
+    }
+
+    /// RFC 3339 in UTC; times outside the years 1 to 9999 are told as the nearest within.
+    pub fn to_rfc3339(self) -> String {
+        let nanoseconds = self.0.rem_euclid(SECOND);
+        let seconds = (self.0.div_euclid(SECOND) as i64).clamp(-62_135_596_800, 253_402_300_799);
+        let (year, month, day) = date(seconds.div_euclid(86_400));
+        let time = seconds.rem_euclid(86_400);
+        let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanoseconds:09}Z")
+    }
+}
+
+/// The reverse of `days_since_1970`: in eras of 400 years, counted from March of the year 0.
+fn date(days_since_1970: i64) -> (i64, i64, i64) {
+    let days = days_since_1970 + 719_468;
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day_of_month = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    (year + era * 400, month, day_of_month)
+}
+
 fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
     let mut parts = text
         .split(separator)
@@ -83,6 +111,15 @@ mod tests {
         assert_eq!(seconds("2026-11-23T18:48:09.123456789Z"), Some(1_795_459_689));
         assert_eq!(seconds("2026-11-23T19:48:09.5+01:00"), Some(1_795_459_689));
         assert_eq!(Timestamp::parse("1970-01-01T00:00:01.25Z"), Some(Timestamp(1_250_000_000)));
+        for text in
+            ["1970-01-01T00:00:00.000000000Z", "2000-02-29T23:59:59.000000001Z", "2100-03-01T12:30:00.5Z"]
+        {
+            let time = Timestamp::parse(text).unwrap();
+            assert_eq!(Timestamp::parse(&time.to_rfc3339()), Some(time), "{text}");
+        }
+        assert_eq!(Timestamp::of(951_825_600, 5).to_rfc3339(), "2000-02-29T12:00:00.000000005Z");
+        assert_eq!(Timestamp::of(-1, 0).to_rfc3339(), "1969-12-31T23:59:59.000000000Z");
+        assert_eq!(Timestamp::of(i64::MAX, 0).to_rfc3339(), "9999-12-31T23:59:59.000000000Z");
         for bad in [
             "",
             "now",

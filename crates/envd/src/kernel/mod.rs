@@ -18,6 +18,19 @@ pub fn allow_many_connections() {
     }
 }
 
+/// The kernel derives its limits from the memory's size, which is too little for a small VM's source trees.
+pub fn allow_many_watches() {
+    for (name, at_least) in [("max_user_watches", 65_536), ("max_user_instances", 1024)] {
+        let path = format!("/proc/sys/fs/inotify/{name}");
+        let now = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        if now.is_some_and(|now| now < at_least)
+            && let Err(error) = std::fs::write(&path, at_least.to_string())
+        {
+            eprintln!("thaw-envd: {name}: {error}");
+        }
+    }
+}
+
 /// Without the agent a VM that is short of memory could not even be looked at.
 pub fn protect_from_oom() {
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-999") {

@@ -15,6 +15,7 @@ use crate::rpc;
 pub enum Source {
     Stdout,
     Stderr,
+    Pty,
 }
 
 impl Source {
@@ -22,6 +23,7 @@ impl Source {
         match self {
             Source::Stdout => "stdout",
             Source::Stderr => "stderr",
+            Source::Pty => "pty",
         }
     }
 }

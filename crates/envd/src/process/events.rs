@@ -17,9 +17,7 @@ use super::event::{self, Event};
 use super::table::{Process, Subscription};
 use crate::agent::Agent;
 use crate::body::Body;
-use crate::rpc::{Code, RpcError, Stream};
-
-const KEEPALIVE_DEFAULT: Duration = Duration::from_secs(90);
+use crate::rpc::{self, Code, RpcError, Stream};
 
 pub struct Events {
     process: Arc<Process>,
@@ -42,11 +40,7 @@ enum State {
 impl Events {
     /// Subscribes now: nothing that happens from here on is missed.
     pub fn new(process: Arc<Process>, headers: &HeaderMap, deadline: Option<Instant>) -> Events {
-        let seconds =
-            headers.get("keepalive-ping-interval").and_then(|value| value.to_str().ok()?.parse().ok());
-        let keepalive_every = seconds
-            .filter(|seconds| (1..=86_400).contains(seconds))
-            .map_or(KEEPALIVE_DEFAULT, Duration::from_secs);
+        let keepalive_every = rpc::keepalive_every(headers);
         Events {
             state: State::Start(process.subscribe()),
             process,

@@ -1,53 +1,63 @@
-//! From a process's pipes to its subscribers.
+//! From a process's pipes or terminal to its subscribers.
 //!
 //! A chunk goes to everyone present before the next is read: a slow subscriber slows the process down and loses
 //! nothing. With nobody present the output is thrown away, so the process never waits for a missing client.
 
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, ChildStderr, ChildStdout};
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::task::coop::unconstrained;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::event::{self, Source};
-use super::start::{Config, adopted};
+use super::launch::Launched;
+use super::start::Config;
 use super::table::Process;
 use crate::agent::Agent;
-use crate::rpc::RpcError;
+use crate::readable::readable;
 
 const CHUNK_BYTES: usize = 32 * 1024;
-/// Output that a killed process left in its pipes is still delivered up to this; others may go on writing to them.
-const LEFTOVER_CHUNKS: usize = 8;
+/// Output that is left when a process was killed, or its terminal's leader is gone, is still delivered up to this:
+/// others may go on writing.
+const LEFTOVER_BYTES: usize = 256 * 1024;
+/// The kernel hands on what was written to a terminal a little later.
+const TERMINAL_QUIET: Duration = Duration::from_millis(250);
 
-/// The two pipes and the exit of a process.
+/// The pipes, or the terminal, and the exit of a process.
 pub struct Output {
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    /// Standard output, or what the terminal shows.
+    main: Option<Receiver>,
+    main_source: Source,
+    stderr: Option<Receiver>,
     exit: oneshot::Receiver<ExitStatus>,
     limit: Option<JoinHandle<()>>,
 }
 
 /// Takes a new child over: from here on it is reaped when it exits and killed at its deadline.
 pub fn adopt(
-    mut child: Child,
+    launched: Launched,
     config: Config,
     tag: Option<String>,
     deadline: Option<Instant>,
-) -> Result<(Arc<Process>, Output), RpcError> {
-    let process = adopted(&mut child, config, tag)?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+) -> (Arc<Process>, Output) {
+    let Launched { child, input, output, stderr, terminal } = launched;
+    let main_source = if terminal.is_some() { Source::Pty } else { Source::Stdout };
+    let process = Process::new(child.pid, config, tag, input, terminal);
     let (sender, exit) = oneshot::channel();
     let reaped = process.clone();
     tokio::spawn(async move {
-        let status = child.wait().await;
+        let status = reap(child.pidfd).await;
         reaped.set_reaped();
         if let Ok(status) = status {
             let _ = sender.send(status);
@@ -61,7 +71,20 @@ pub fn adopt(
             limited.kill_group();
         })
     });
-    Ok((process, Output { stdout, stderr, exit, limit }))
+    (process, Output { main: Some(output), main_source, stderr, exit, limit })
+}
+
+/// Waits until the process has exited.
+async fn reap(pidfd: OwnedFd) -> io::Result<ExitStatus> {
+    let pidfd = readable(Arc::new(pidfd))?;
+    let _exited = pidfd.readable().await?;
+    let status = waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), WaitIdOptions::EXITED)?;
+    let status = status.ok_or(io::ErrorKind::WouldBlock)?;
+    Ok(match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => ExitStatus::from_raw(code << 8),
+        (None, Some(signal)) => ExitStatus::from_raw(signal),
+        (None, None) => lost(),
+    })
 }
 
 /// Runs until the process has ended and everyone who listened knows it.
@@ -72,9 +95,10 @@ pub async fn pump(agent: Arc<Agent>, process: Arc<Process>, mut output: Output) 
         None => output.exit.await.unwrap_or_else(|_| lost()),
     };
     // Input that is still being written holds it; it goes when the process is forgotten.
-    if let Ok(mut stdin) = process.stdin.try_lock() {
-        stdin.take();
+    if let Ok(mut input) = process.input.try_lock() {
+        input.take();
     }
+    process.terminal.lock().unwrap().take();
     if let Some(limit) = output.limit {
         limit.abort();
     }
@@ -86,33 +110,53 @@ pub async fn pump(agent: Arc<Agent>, process: Arc<Process>, mut output: Output) 
     }
 }
 
-/// Delivers until both pipes are at their end, or the process was killed on request and is gone.
+/// Delivers until the output is at its end, or the process was killed on request and is gone.
 async fn drain(process: &Process, output: &mut Output) -> Option<ExitStatus> {
     let (mut out, mut err) = (BytesMut::new(), BytesMut::new());
     let mut status = None;
     let mut abandoned = false;
-    while output.stdout.is_some() || output.stderr.is_some() {
-        let source = tokio::select! {
-            () = fill(&mut output.stdout, &mut out) => Source::Stdout,
-            () = fill(&mut output.stderr, &mut err) => Source::Stderr,
+    while output.main.is_some() || output.stderr.is_some() {
+        let is_main = tokio::select! {
+            () = fill(&mut output.main, &mut out) => true,
+            () = fill(&mut output.stderr, &mut err) => false,
             exit = &mut output.exit, if status.is_none() => {
                 status = Some(exit.unwrap_or_else(|_| lost()));
-                if abandoned { break } else { continue }
+                if abandoned { break }
+                if process.has_terminal { last_words(process, &mut output.main, &mut out).await }
+                continue;
             }
             () = process.abandon.notified(), if !abandoned => {
                 abandoned = true;
                 if status.is_some() { break } else { continue }
             }
         };
-        let chunk = if source == Source::Stdout { &mut out } else { &mut err };
-        deliver(process, source, chunk).await;
+        match is_main {
+            true => deliver(process, output.main_source, &mut out).await,
+            false => deliver(process, Source::Stderr, &mut err).await,
+        }
     }
-    leftovers(process, Source::Stdout, output.stdout.take()).await;
+    leftovers(process, output.main_source, output.main.take()).await;
     leftovers(process, Source::Stderr, output.stderr.take()).await;
     status
 }
 
-/// Waits for bytes of a pipe; sets it to None at its end. Never ready without a pipe.
+/// What a terminal shows after the exit of its leader: to its end, or, where others hold it open, until they are
+/// silent. They are hung up on.
+async fn last_words(process: &Process, terminal: &mut Option<Receiver>, chunk: &mut BytesMut) {
+    let mut left = LEFTOVER_BYTES;
+    while terminal.is_some() && left > 0 {
+        tokio::select! {
+            () = fill(terminal, chunk) => {
+                left = left.saturating_sub(chunk.len());
+                deliver(process, Source::Pty, chunk).await;
+            }
+            () = sleep(TERMINAL_QUIET) => break,
+        }
+    }
+    *terminal = None;
+}
+
+/// Waits for bytes of a pipe; sets it to None at its end, which a terminal tells by an error. Never ready without a pipe.
 async fn fill(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut BytesMut) {
     let Some(open) = pipe else { return std::future::pending().await };
     buffer.reserve(CHUNK_BYTES);
@@ -126,10 +170,14 @@ async fn fill(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut BytesMut) 
 async fn leftovers(process: &Process, source: Source, pipe: Option<impl AsyncRead + Unpin>) {
     let mut pipe = pipe;
     let mut buffer = BytesMut::new();
-    for _ in 0..LEFTOVER_CHUNKS {
+    let mut left = LEFTOVER_BYTES;
+    while pipe.is_some() && left > 0 {
         tokio::select! {
             biased;
-            () = unconstrained(fill(&mut pipe, &mut buffer)) => deliver(process, source, &mut buffer).await,
+            () = unconstrained(fill(&mut pipe, &mut buffer)) => {
+                left = left.saturating_sub(buffer.len());
+                deliver(process, source, &mut buffer).await;
+            }
             () = std::future::ready(()) => return,
         }
     }

@@ -8,12 +8,14 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::Answer;
 use super::events::Events;
-use super::launch::{Launch, launch};
+use super::launch::{Launch, Launched, Stdio, launch};
 use super::output::{self, Output};
 use super::table::Process;
-use super::{Answer, user};
+use super::terminal::Pty;
 use crate::agent::Agent;
+use crate::caller;
 use crate::files::path::resolve;
 use crate::rpc::{self, Code, RpcError, or_default};
 use crate::user::User;
@@ -34,7 +36,7 @@ pub struct Config {
 struct Request {
     #[serde(default, deserialize_with = "or_default")]
     process: Config,
-    pty: Option<serde_json::Value>,
+    pty: Option<Pty>,
     tag: Option<String>,
     stdin: Option<bool>,
 }
@@ -42,14 +44,11 @@ struct Request {
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub async fn start(agent: Arc<Agent>, request: &mut hyper::Request<Incoming>) -> Answer {
-    let user = user(&agent, request)?;
+    let user = caller::user(&agent, request)?;
     let deadline = rpc::timeout(request.headers())?.map(|limit| Instant::now() + limit);
     let life = *agent.gate.life().borrow();
     let headers = request.headers().clone();
     let message: Request = rpc::read_stream(request).await?;
-    if message.pty.is_some() {
-        return Err(Code::Unimplemented.error("no terminals yet"));
-    }
 
     let launch = describe(&agent, &message, user)?;
     let starting = tokio::spawn(async move {
@@ -75,8 +74,8 @@ async fn spawn(
     let spawned = tokio::task::spawn_blocking(move || {
         launch_checked(&launch, spawning.cgroup.as_ref().map(|cgroup| cgroup.procs()))
     });
-    let child = spawned.await.unwrap_or_else(|error| Err(Code::Internal.error(error.to_string())))?;
-    let (process, output) = output::adopt(child, message.process, message.tag, deadline)?;
+    let launched = spawned.await.unwrap_or_else(|error| Err(Code::Internal.error(error.to_string())))?;
+    let (process, output) = output::adopt(launched, message.process, message.tag, deadline);
     agent.processes.insert(&process);
     Ok((process, output))
 }
@@ -95,6 +94,9 @@ fn describe(agent: &Agent, message: &Request, user: User) -> Result<Launch, RpcE
         ("USER".into(), user.name.clone()),
         ("LOGNAME".into(), user.name.clone()),
     ]);
+    if message.pty.is_some() {
+        env.insert("TERM".into(), "xterm-256color".into());
+    }
     for (name, value) in identity.env.iter().chain(&config.envs) {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             return Err(Code::InvalidArgument.error(format!("bad environment variable {name:?}")));
@@ -105,13 +107,17 @@ fn describe(agent: &Agent, message: &Request, user: User) -> Result<Launch, RpcE
         return Err(Code::InvalidArgument.error("the command has a zero byte"));
     }
     let (cmd, args) = (config.cmd.clone(), config.args.clone());
-    Ok(Launch { cmd, args, env, cwd, user, stdin: message.stdin.unwrap_or(true) })
+    let stdio = match message.pty {
+        Some(pty) => Stdio::Terminal(pty.size.unwrap_or_default()),
+        None => Stdio::Pipes { stdin: message.stdin.unwrap_or(true) },
+    };
+    Ok(Launch { cmd, args, env, cwd, user, stdio })
 }
 
 fn launch_checked(
     request: &Launch,
     cgroup: Option<std::os::fd::BorrowedFd<'_>>,
-) -> Result<tokio::process::Child, RpcError> {
+) -> Result<Launched, RpcError> {
     let cwd = request.cwd.display();
     match std::fs::metadata(&request.cwd) {
         Ok(found) if found.is_dir() => {}
@@ -130,15 +136,4 @@ fn launch_checked(
             _ => Code::InvalidArgument.error(format!("'{cmd}' cannot be started: {error}")),
         }
     })
-}
-
-/// Kept with the process for `List`.
-pub fn adopted(
-    child: &mut tokio::process::Child,
-    config: Config,
-    tag: Option<String>,
-) -> Result<Arc<Process>, RpcError> {
-    let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
-    let pid = pid.ok_or_else(|| Code::Internal.error("the process has no pid"))?;
-    Ok(Process::new(pid, config, tag, child.stdin.take()))
 }

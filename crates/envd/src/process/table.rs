@@ -6,12 +6,13 @@
 //! The leader is reaped the moment it exits; its pid is not signalled afterwards.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::process::ChildStdin;
+use tokio::net::unix::pipe::Sender;
 use tokio::sync::{Notify, mpsc};
 
 use super::event::Event;
@@ -25,8 +26,11 @@ pub struct Process {
     pub pid: Pid,
     pub config: Config,
     pub tag: Option<String>,
+    pub has_terminal: bool,
     /// None: closed, or never opened. Held while input is written, so that inputs keep their order.
-    pub stdin: tokio::sync::Mutex<Option<ChildStdin>>,
+    pub input: tokio::sync::Mutex<Option<Sender>>,
+    /// The agent's side of the terminal, until the process has ended.
+    pub terminal: Mutex<Option<OwnedFd>>,
     /// The output is not waited for once the leader is gone: it was killed on request.
     pub abandon: Notify,
     reaped: AtomicBool,
@@ -49,12 +53,20 @@ pub enum Subscription {
 const QUEUE_EVENTS: usize = 4;
 
 impl Process {
-    pub fn new(pid: Pid, config: Config, tag: Option<String>, stdin: Option<ChildStdin>) -> Arc<Process> {
+    pub fn new(
+        pid: Pid,
+        config: Config,
+        tag: Option<String>,
+        input: Option<Sender>,
+        terminal: Option<OwnedFd>,
+    ) -> Arc<Process> {
         Arc::new(Process {
             pid,
             config,
             tag,
-            stdin: tokio::sync::Mutex::new(stdin),
+            has_terminal: terminal.is_some(),
+            input: tokio::sync::Mutex::new(input),
+            terminal: Mutex::new(terminal),
             abandon: Notify::new(),
             reaped: AtomicBool::new(false),
             listeners: Mutex::new(Listeners::Present(Vec::new())),

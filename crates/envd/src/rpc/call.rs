@@ -6,17 +6,18 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::envelopes::Envelopes;
 use super::error::{Code, RpcError};
 use crate::body::{self, Body};
 
 /// The largest request of a call.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
-const ENVELOPE_BYTES: usize = 5;
-const END_OF_STREAM: u8 = 0x02;
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+pub const ENVELOPE_BYTES: usize = 5;
+pub const END_OF_STREAM: u8 = 0x02;
 const STREAM_TYPE: &str = "application/connect+json";
 
 fn content_type(headers: &HeaderMap) -> &str {
@@ -40,18 +41,20 @@ pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, RpcError> {
     Ok((ms > 0).then_some(Duration::from_millis(ms)))
 }
 
+pub fn too_large() -> RpcError {
+    Code::ResourceExhausted.error(format!("a message has at most {MESSAGE_BYTES_MAX} bytes"))
+}
+
 async fn collect(request: &mut Request<Incoming>) -> Result<Bytes, RpcError> {
-    let body = Limited::new(request.body_mut(), MESSAGE_BYTES_MAX + ENVELOPE_BYTES).collect().await;
+    let body = Limited::new(request.body_mut(), MESSAGE_BYTES_MAX).collect().await;
     match body {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Code::ResourceExhausted.error(format!("a message has at most {MESSAGE_BYTES_MAX} bytes")))
-        }
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Err(_) => Err(Code::InvalidArgument.error("the body cannot be read")),
     }
 }
 
-fn parse<T: DeserializeOwned>(message: &[u8]) -> Result<T, RpcError> {
+pub fn parse<T: DeserializeOwned>(message: &[u8]) -> Result<T, RpcError> {
     let message = if message.is_empty() { b"{}" } else { message };
     serde_json::from_slice(message)
         .map_err(|error| Code::InvalidArgument.error(format!("bad message: {error}")))
@@ -63,26 +66,9 @@ pub async fn read_unary<T: DeserializeOwned>(request: &mut Request<Incoming>) ->
 
 /// The one message of a server stream's request.
 pub async fn read_stream<T: DeserializeOwned>(request: &mut Request<Incoming>) -> Result<T, RpcError> {
-    let body = collect(request).await?;
-    let Some((head, message)) = body.split_first_chunk::<ENVELOPE_BYTES>() else {
-        return Err(Code::InvalidArgument.error("the request has no envelope"));
-    };
-    if head[0] & 1 != 0 {
-        return Err(Code::Unimplemented.error("compressed messages are not understood"));
-    }
-    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-    match message.get(..length) {
-        Some(message) => parse(message),
-        None => Err(Code::InvalidArgument.error("the envelope is cut off")),
-    }
-}
-
-/// A unary answer.
-pub fn unary(result: Result<impl Serialize, RpcError>) -> Response<Body> {
-    match result {
-        Ok(message) => body::json(StatusCode::OK, &message),
-        Err(error) => error.into_response(),
-    }
+    let mut messages = Envelopes::new(request.body_mut());
+    let message = messages.next().await?;
+    message.ok_or_else(|| Code::InvalidArgument.error("the request has no envelope"))
 }
 
 /// One JSON message as a frame of a stream, built in place by `write`.

@@ -7,14 +7,19 @@ use crate::body::{self, Body};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Code {
+    AlreadyExists,
+    DataLoss,
     DeadlineExceeded,
+    FailedPrecondition,
     Internal,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
     Unauthenticated,
     Unavailable,
     Unimplemented,
+    Unknown,
 }
 
 impl Code {
@@ -24,23 +29,30 @@ impl Code {
 
     fn name(self) -> &'static str {
         match self {
+            Code::AlreadyExists => "already_exists",
+            Code::DataLoss => "data_loss",
             Code::DeadlineExceeded => "deadline_exceeded",
+            Code::FailedPrecondition => "failed_precondition",
             Code::Internal => "internal",
             Code::InvalidArgument => "invalid_argument",
             Code::NotFound => "not_found",
+            Code::PermissionDenied => "permission_denied",
             Code::ResourceExhausted => "resource_exhausted",
             Code::Unauthenticated => "unauthenticated",
             Code::Unavailable => "unavailable",
             Code::Unimplemented => "unimplemented",
+            Code::Unknown => "unknown",
         }
     }
 
     fn status(self) -> StatusCode {
         match self {
+            Code::AlreadyExists => StatusCode::CONFLICT,
             Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-            Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Code::InvalidArgument => StatusCode::BAD_REQUEST,
+            Code::DataLoss | Code::Internal | Code::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+            Code::FailedPrecondition | Code::InvalidArgument => StatusCode::BAD_REQUEST,
             Code::NotFound => StatusCode::NOT_FOUND,
+            Code::PermissionDenied => StatusCode::FORBIDDEN,
             Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
             Code::Unauthenticated => StatusCode::UNAUTHORIZED,
             Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

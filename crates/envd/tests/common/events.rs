@@ -19,6 +19,7 @@ pub enum Event {
     Start(u32),
     Stdout(Vec<u8>),
     Stderr(Vec<u8>),
+    Pty(Vec<u8>),
     Keepalive,
     End(Value),
     /// The frame that ends a stream.
@@ -31,6 +32,7 @@ pub struct Outcome {
     pub pid: u32,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
+    pub pty: Vec<u8>,
     pub end: Value,
     /// The error of the last frame, or null.
     pub error: Value,
@@ -57,8 +59,8 @@ impl Events {
         true
     }
 
-    /// None: the connection ended.
-    pub fn next_event(&mut self) -> Option<Event> {
+    /// A frame's flags and message; None: the connection ended.
+    pub fn next_frame(&mut self) -> Option<(u8, Value)> {
         if !self.fill(5) {
             return None;
         }
@@ -66,8 +68,13 @@ impl Events {
         let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize;
         assert!(self.fill(length), "a frame was cut off");
         let frame: Vec<u8> = self.buffer.drain(..length).collect();
-        let message: Value = serde_json::from_slice(&frame).unwrap();
-        if head[0] == 2 {
+        Some((head[0], serde_json::from_slice(&frame).unwrap()))
+    }
+
+    /// None: the connection ended.
+    pub fn next_event(&mut self) -> Option<Event> {
+        let (flags, message) = self.next_frame()?;
+        if flags == 2 {
             return Some(Event::Last(message));
         }
         let event = &message["event"];
@@ -78,6 +85,8 @@ impl Events {
             Event::Stdout(bytes(&event["data"]["stdout"]))
         } else if event["data"]["stderr"].is_string() {
             Event::Stderr(bytes(&event["data"]["stderr"]))
+        } else if event["data"]["pty"].is_string() {
+            Event::Pty(bytes(&event["data"]["pty"]))
         } else if event["end"].is_object() {
             Event::End(event["end"].clone())
         } else {
@@ -105,6 +114,7 @@ impl Events {
                     outcome.stdout.extend(bytes);
                 }
                 Event::Stderr(bytes) if !ended => outcome.stderr.extend(bytes),
+                Event::Pty(bytes) if !ended => outcome.pty.extend(bytes),
                 Event::End(end) if !ended => outcome.end = end,
                 Event::Keepalive => {}
                 Event::Last(last) => {

@@ -90,21 +90,33 @@ impl Envd {
     }
 
     pub fn call(&self, method: &str, message: Value) -> Answer {
-        let path = format!("/process.Process/{method}");
-        self.ask("POST", &path, &[("content-type", "application/json")], message.to_string().as_bytes())
+        self.unary("process.Process", method, message, &[])
+    }
+
+    pub fn unary(&self, service: &str, method: &str, message: Value, headers: &[(&str, &str)]) -> Answer {
+        let mut all = vec![("content-type", "application/json")];
+        all.extend(headers);
+        self.ask("POST", &format!("/{service}/{method}"), &all, message.to_string().as_bytes())
     }
 
     pub fn stream(&self, method: &str, message: Value, headers: &[(&str, &str)]) -> Events {
-        let body = message.to_string();
-        let mut frame = vec![0];
-        frame.extend((body.len() as u32).to_be_bytes());
-        frame.extend(body.as_bytes());
+        self.stream_of("process.Process", method, &[message], headers)
+    }
+
+    pub fn stream_of(
+        &self,
+        service: &str,
+        method: &str,
+        messages: &[Value],
+        headers: &[(&str, &str)],
+    ) -> Events {
+        let frames: Vec<u8> = messages.iter().flat_map(envelope).collect();
         let mut all = vec![("content-type", "application/connect+json")];
         all.extend(headers);
         if let Some(token) = &self.token {
             all.push(("x-access-token", token));
         }
-        let reader = open(self.port, "POST", &format!("/process.Process/{method}"), &all, &frame);
+        let reader = open(self.port, "POST", &format!("/{service}/{method}"), &all, &frames);
         assert_eq!(reader.status, 200);
         Events::new(reader)
     }
@@ -171,6 +183,19 @@ fn kill_groups_of_children(parent: u32) {
             let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
         }
     }
+}
+
+pub fn basic(user: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:")))
+}
+
+/// A message as a frame of a stream.
+pub fn envelope(message: &Value) -> Vec<u8> {
+    let body = message.to_string();
+    let mut frame = vec![0];
+    frame.extend((body.len() as u32).to_be_bytes());
+    frame.extend(body.as_bytes());
+    frame
 }
 
 pub fn shell(script: &str, stdin: bool) -> Value {
