@@ -28,7 +28,9 @@ type Entry = (&'static str, &'static str, MountFlags, Option<&'static CStr>);
 const SYSTEM: &[Entry] = &[
     ("proc", "/proc", PLAIN_DATA, None),
     ("sysfs", "/sys", PLAIN_DATA, None),
-    ("cgroup2", "/sys/fs/cgroup", PLAIN_DATA, Some(c"nsdelegate")),
+    // Every program starts by joining a cgroup. Without the second option the first one in a while waits for that:
+    // the kernel lets a grace period of RCU pass, some 10 ms.
+    ("cgroup2", "/sys/fs/cgroup", PLAIN_DATA, Some(c"nsdelegate,favordynmods")),
     ("devpts", "/dev/pts", NO_SUID_EXEC, Some(c"mode=620,ptmxmode=666,gid=5")),
     ("tmpfs", "/dev/shm", NO_SUID_DEV, Some(c"mode=1777")),
     ("tmpfs", "/run", NO_SUID_DEV, Some(c"mode=755,size=20%")),
