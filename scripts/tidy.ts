@@ -9,7 +9,8 @@ const FILE_LINES_MAX = 500;
 const UNSAFE_FILES = [
   'crates/control/src/inherit.rs',
   'crates/envd/src/kernel/entropy.rs',
-  'crates/envd/src/process/launch.rs',
+  'crates/envd/src/process/spawn.rs',
+  'crates/envd/src/readable.rs',
   'crates/keeper/src/exec.rs',
   'crates/keeper/src/sys.rs',
   'crates/pager/src/memory.rs',
