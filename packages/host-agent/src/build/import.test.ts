@@ -67,7 +67,7 @@ test('a newer image replaces the older one unless that is in use', async (t) => 
   assert.deepEqual((await readdir(store.paths.builds)).sort(), [first.id, second.id].sort());
   hold[Symbol.dispose]();
   const third = await importImage(store, steps, 'import', { image: newer, template: 'minimal', facts: {} });
-  assert.deepEqual((await readdir(store.paths.builds)).sort(), [first.id, third.id].sort());
+  assert.deepEqual(await readdir(store.paths.builds), [third.id]);
 });
 
 test('what is no image is refused', async (t) => {

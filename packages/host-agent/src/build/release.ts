@@ -38,12 +38,12 @@ export async function releaseBuild(
     } catch (refused) {
       return refused;
     }
-    // Who needs a build now releases it later.
-    for (const needed of live) store.unreleased.delete(needed);
+    // What a head needs is released with that head; what is only held here is looked at again.
+    for (const needed of live) if (!store.holds.has(needed)) store.unreleased.delete(needed);
     for (const candidate of candidates) if (!live.has(candidate)) store.unreleased.add(candidate);
     await steps.run(`${verb}:unname-builds`, async () => {
       for (const candidate of candidates) {
-        if (!store.unreleased.has(candidate)) continue;
+        if (live.has(candidate)) continue;
         await unnameBuild(store, candidate);
         store.unnamed.add(candidate);
         store.unreleased.delete(candidate);
