@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { access, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { ThawError } from '@thaw/api';
 import type { BuildId, Machine as MachineFacts } from '@thaw/snapshot';
 import type { Build, Image } from '../build/build.ts';
 import { readBuild } from '../build/read.ts';
@@ -199,6 +200,11 @@ export class Machine {
     hold: Disposable,
     onStay: () => Promise<void>,
   ): Promise<void> {
+    if (this.isEnding) {
+      // What it held is given back: nobody would give this one back.
+      hold[Symbol.dispose]();
+      throw new ThawError('unavailable', 'the VM has ended');
+    }
     const before = this.#hold;
     const both = new DisposableStack();
     both.use(before);
@@ -219,7 +225,8 @@ export class Machine {
       this.#top += 1;
       await steps.run(`${verb}:rebase-machine`, () => this.save());
     } catch (error) {
-      if (this.base !== build.id) {
+      // A VM that ends writes no more: the build is whole, and what to go back to.
+      if (this.base !== build.id && !this.isEnding) {
         await onStay().catch(async (cause) => {
           // Better back to the build than a build that changes.
           await this.vm.kill();
