@@ -50,7 +50,7 @@ export function databaseUrl(socketDir: string, client: User): string {
  */
 export async function startPostgres(options: PostgresOptions): Promise<Daemon> {
   const { paths, owner, client, ...rest } = options;
-  await untilFree(paths.cluster, options.signal);
+  await untilFree(paths.cluster, paths.clusterSocket, options.signal);
   const bin = await binaries(paths.cluster);
   if (!(await exists(path.join(paths.cluster, 'PG_VERSION')))) await createCluster(bin, options);
   await mkdir(paths.clusterSocket, { recursive: true });
@@ -117,12 +117,12 @@ export async function runningServer(cluster: string): Promise<RunningServer | un
  * A `thaw up` that was killed leaves a server that is just ending, or parts of one whose memory a new one must not share:
  * they are waited for. One that somebody keeps running is not.
  */
-async function untilFree(cluster: string, signal: AbortSignal | undefined): Promise<void> {
+async function untilFree(cluster: string, socketDir: string, signal: AbortSignal | undefined): Promise<void> {
   const deadline = performance.now() + END_WITHIN_MS;
   for (;;) {
     signal?.throwIfAborted();
     const pids = await processesIn(cluster);
-    if (pids.length === 0) return;
+    if (pids.length === 0) return await dropLocks(cluster, socketDir);
     const kept = await Promise.all(pids.map(isKept));
     if (kept.includes(true) || performance.now() > deadline)
       throw new ThawError(
@@ -131,6 +131,18 @@ async function untilFree(cluster: string, signal: AbortSignal | undefined): Prom
       );
     await sleep(100);
   }
+}
+
+/**
+ * With nobody in the cluster's folder its locks are stale. A server that starts would still heed them as long as the
+ * process id in them is taken: by the dead one until somebody reaps it, or by a stranger.
+ */
+async function dropLocks(cluster: string, socketDir: string): Promise<void> {
+  await rm(path.join(cluster, 'postmaster.pid'), { force: true });
+  const socketLock = path.join(socketDir, '.s.PGSQL.5432.lock');
+  // Its second line is the cluster that it belongs to.
+  const [, owner] = (await readFile(socketLock, 'utf8').catch(() => '')).split('\n');
+  if (owner === cluster) await rm(socketLock, { force: true });
 }
 
 /** The server and its parts work in the cluster's folder. */
