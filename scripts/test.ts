@@ -17,7 +17,7 @@ interface Counts {
 }
 
 /** For one file, and so for each of its tests. */
-const TEST_TIMEOUT_MS = 600_000;
+const TEST_TIMEOUT_MS = 1_200_000;
 
 const { values } = parseArgs({ options: { only: { type: 'string' }, filter: { type: 'string' } } });
 const root = path.join(import.meta.dirname, '..');

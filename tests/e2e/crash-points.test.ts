@@ -24,7 +24,7 @@ const SLOTS = 2;
 const TEMPLATE = 'ready';
 const FROZEN = 'frozen';
 const SETTLED: readonly SandboxStatus[] = ['running', 'paused', 'error'];
-const seed = process.env.THAW_TEST_SEED ?? randomBytes(4).toString('hex');
+const seed = process.env.THAW_TEST_SEED ?? 'c3';
 const wanted = process.env.THAW_CRASH_POINTS ?? '12';
 
 describe(`kill -9 at a step (seed ${seed})`, () => {
