@@ -6,7 +6,6 @@
  * `THAW_CRASH_POINTS`: how many points, chosen by THAW_TEST_SEED, or `all`. `THAW_RESULTS`: a file for the outcome.
  */
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import type { SandboxStatus } from '@thaw/api';
