@@ -13,10 +13,10 @@ import { type Host, newSteps } from '../host.ts';
 import { checkedEgress, OPEN_EGRESS } from '../network/egress.ts';
 import { templateFacts } from '../template/facts.ts';
 import { checkMachine } from './compatible.ts';
-import { Machine } from './machine.ts';
 import { removeSandboxFiles, type SandboxRecord, writeRecord } from './record.ts';
 import { checkRoom } from './room.ts';
 import { nowSeconds, Sandbox } from './sandbox.ts';
+import { startMachine } from './start.ts';
 import { watch } from './watch.ts';
 
 const DEFAULTS = { vcpus: 1, memoryMb: 512, diskMb: 4096 } as const;
@@ -44,7 +44,7 @@ export async function create(host: Host, request: CreateSandboxRequest): Promise
     await writeRecord(host.config, record, steps, 'create:write-record');
     await commitHead(host.builds, steps, 'create', owner, { build: acquired.build.id, facts: {} });
     held.move();
-    const machine = await Machine.start(host, steps, 'create', record, acquired);
+    const machine = await startMachine(host, steps, 'create', record, acquired);
     sandbox.state = { status: 'running', machine };
     if (acquired.build.memory !== null) sandbox.build = await measureBuild(acquired.build);
     sandbox.timings = steps.timings();

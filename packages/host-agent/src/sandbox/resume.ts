@@ -9,11 +9,12 @@ import { type Host, newSteps } from '../host.ts';
 import type { Egress } from '../network/egress.ts';
 import type { Steps } from '../os/step.ts';
 import { checkMachine } from './compatible.ts';
-import { Machine } from './machine.ts';
+import type { Machine } from './machine.ts';
 import { SandboxPaths } from './paths.ts';
 import { writeRecord } from './record.ts';
 import { checkRoom } from './room.ts';
 import type { Sandbox } from './sandbox.ts';
+import { startMachine } from './start.ts';
 import { watch } from './watch.ts';
 
 export interface ResumeWish {
@@ -75,7 +76,7 @@ async function restore(
     await writeRecord(host.config, next, steps, 'resume:write-record');
     held.move();
     const { errorReason: _, ...record } = next;
-    const machine = await Machine.start(host, steps, 'resume', record, {
+    const machine = await startMachine(host, steps, 'resume', record, {
       ...acquired,
       build: cold ? diskOf(build) : build,
     });

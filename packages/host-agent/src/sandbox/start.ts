@@ -1,0 +1,183 @@
+/** The start of a VM with everything that it occupies, in the order in which its end gives it back. */
+import { randomBytes } from 'node:crypto';
+import { access, mkdir, rm } from 'node:fs/promises';
+import type { Build } from '../build/build.ts';
+import type { Guests, Identity } from '../guest/control.ts';
+import type { Host } from '../host.ts';
+import type { Keeper } from '../keeper/keeper.ts';
+import type { Slot } from '../network/pool.ts';
+import { limitsOf } from '../os/cgroup/limits.ts';
+import type { Steps } from '../os/step.ts';
+import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
+import type { Vm, Workset } from '../vmm/vmm.ts';
+import { keepConsole } from './console.ts';
+import { chainOf, endKeeper, Machine } from './machine.ts';
+import { SandboxPaths } from './paths.ts';
+import type { SandboxRecord } from './record.ts';
+
+/** An emulated guest needs seconds to boot; one that takes longer than this hangs. */
+const INIT_TIMEOUT_MS = 30_000;
+/** A record of the working set forgets in so many turns what is no longer needed. */
+const TURNS = 8;
+const MIB = 2 ** 20;
+
+/**
+ * Starts the VM on `build`: restored if it has memory, else booted. `hold` becomes the machine's, also when this
+ * throws; then nothing of the VM is left.
+ */
+export async function startMachine(
+  host: Host,
+  steps: Steps,
+  verb: string,
+  record: SandboxRecord,
+  { build, hold }: { build: Build; hold: Disposable },
+): Promise<Machine> {
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => hold[Symbol.dispose]());
+  const paths = new SandboxPaths(host.config, record.id);
+  const boot =
+    build.manifest.machine === null
+      ? host.boot
+      : await findBootFiles(host.config.data, build.manifest.machine);
+  const [taken, started] = await Promise.allSettled([
+    takeSlot(host, steps, verb, record),
+    startKeeper(host, steps, verb, record, paths),
+  ]);
+  // Undone the other way round: the slot goes when nothing is in it any more.
+  if (taken.status === 'fulfilled') undo.defer(() => taken.value.release());
+  undo.defer(() => rm(paths.disk, { recursive: true, force: true }));
+  undo.defer(() => rm(paths.run, { recursive: true, force: true }));
+  undo.defer(() => host.cgroups.remove(record.id));
+  if (started.status === 'fulfilled') undo.defer(() => endKeeper(started.value));
+  if (taken.status === 'rejected') throw taken.reason;
+  if (started.status === 'rejected') throw started.reason;
+  const [slot, keeper] = [taken.value, started.value];
+  const vm = await steps.run(`${verb}:start-vm`, () =>
+    startVm(host, verb, { record, paths, slot, keeper, boot, build }),
+  );
+  undo.defer(() => keepConsole(paths, vm));
+  const guest = host.guests.open(slot.hostAddress, record.accessToken);
+  undo.defer(() => guest.close());
+  await steps.run(`${verb}:init`, () => initGuest(host.guests, slot.hostAddress, record));
+  await steps.run(`${verb}:open-egress`, () => slot.openEgress());
+  const machine = new Machine({
+    host,
+    record,
+    slot,
+    keeper,
+    vm,
+    guest,
+    boot,
+    base: build.id,
+    memoryBase: build.memory === null ? null : build.id,
+    top: 0,
+    hold,
+  });
+  await steps.run(`${verb}:write-machine`, () => machine.save());
+  machine.endRecording();
+  undo.move();
+  return machine;
+}
+
+/** Tells the guest who it is. */
+async function initGuest(guests: Guests, hostAddress: string, record: SandboxRecord): Promise<void> {
+  const identity: Identity = {
+    counter: record.counter,
+    sandboxId: record.id,
+    templateId: record.template,
+    accessToken: record.accessToken,
+    envVars: record.env,
+    hostname: record.id,
+    machineId: record.machineId,
+    entropy: randomBytes(64).toString('base64'),
+    defaultUser: 'root',
+    defaultWorkdir: '/root',
+  };
+  await guests.init(hostAddress, identity, INIT_TIMEOUT_MS);
+}
+
+interface VmParts {
+  record: SandboxRecord;
+  paths: SandboxPaths;
+  slot: Slot;
+  keeper: Keeper;
+  boot: BootFiles;
+  build: Build;
+}
+
+async function takeSlot(host: Host, steps: Steps, verb: string, record: SandboxRecord): Promise<Slot> {
+  const slot = await steps.run(`${verb}:take-slot`, () => host.slots.take());
+  try {
+    await steps.run(`${verb}:set-egress`, () => slot.setEgress(record.egress));
+  } catch (error) {
+    await slot.release();
+    throw error;
+  }
+  return slot;
+}
+
+/** In its control group, with an empty folder for the disk. What is left of a failure is the caller's to remove. */
+async function startKeeper(
+  host: Host,
+  steps: Steps,
+  verb: string,
+  record: SandboxRecord,
+  paths: SandboxPaths,
+): Promise<Keeper> {
+  await rm(paths.disk, { recursive: true, force: true });
+  await mkdir(paths.disk, { recursive: true, mode: 0o700 });
+  await steps.run(`${verb}:make-cgroup`, () => host.cgroups.make(record.id, limitsOf(record)));
+  return await steps.run(`${verb}:start-keeper`, () =>
+    host.keepers.start(paths.run, (pid) =>
+      steps.run(`${verb}:enter-cgroup`, () => host.cgroups.enter(record.id, pid)),
+    ),
+  );
+}
+
+/** The pages to begin with; a template's are always the same, as its record never changes. */
+async function worksetOf(verb: string, build: Build): Promise<{ workset?: Workset }> {
+  const { workset: file } = build.files;
+  const isThere = await access(file).then(
+    () => true,
+    () => false,
+  );
+  if (!isThere) return {};
+  const generation = build.memory?.header.generation ?? 0;
+  return { workset: verb === 'resume' ? { file, turn: generation % TURNS } : { file } };
+}
+
+async function startVm(
+  host: Host,
+  verb: string,
+  { record, paths, slot, keeper, boot, build }: VmParts,
+): Promise<Vm> {
+  const sizeBytes = record.diskMb * MIB;
+  const base = {
+    keeper,
+    uids: slot.uids,
+    netns: slot.netnsPath,
+    tapName: slot.tap,
+    vcpus: record.vcpus,
+    memoryMb: record.memoryMb,
+    kernel: boot.kernel,
+    initramfs: boot.initramfs,
+    cmdline: [],
+    tracker: host.config.tracker,
+    pagerState: paths.pagerState,
+    disk: {
+      sizeBytes,
+      top: paths.top('0'),
+      base: chainOf(build.disk),
+      grow: build.disk.header.size < sizeBytes,
+    },
+  };
+  return build.memory === null
+    ? host.vmm.boot({ kind: 'boot', ...base })
+    : host.vmm.restore({
+        kind: 'restore',
+        ...base,
+        memory: chainOf(build.memory),
+        ...(await worksetOf(verb, build)),
+        vmstate: build.files.vmstate,
+      });
+}
