@@ -99,24 +99,22 @@ fn begin(envd: &Envd, path: &str, start: &[u8]) -> TcpStream {
 #[test]
 fn uploads_of_one_file_wait_for_each_other() {
     let envd = Envd::start("turns");
-    let path = envd.path("file");
-    let link = envd.path("link");
-    std::os::unix::fs::symlink(&path, &link).unwrap();
-    let first = begin(&envd, &path, b"of the first");
-    wait_until("the first writes", || fs::read(&path).is_ok_and(|content| !content.is_empty()));
-    for other in [&path, &link] {
-        let mut second = begin(&envd, other, b"of the secon");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "of the first", "{other} waits");
-        assert_eq!(put(&envd, &envd.path("other"), "root", b"x").status, 200, "others do not");
-        if *other == path {
-            drop(second);
-            continue;
+    for name in ["same", "link"] {
+        let path = envd.path(&format!("file-{name}"));
+        let other = if name == "same" { path.clone() } else { envd.path(name) };
+        if other != path {
+            std::os::unix::fs::symlink(&path, &other).unwrap();
         }
+        let first = begin(&envd, &path, b"of the first");
+        wait_until("the first writes", || fs::read(&path).is_ok_and(|content| !content.is_empty()));
+        let mut second = begin(&envd, &other, b"of the secon");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "of the first", "{name} waits");
+        assert_eq!(put(&envd, &envd.path("other"), "root", b"x").status, 200, "others do not");
         second.write_all(b"d").unwrap();
         first.shutdown(std::net::Shutdown::Both).unwrap();
         assert_eq!(Reader::new(second, "POST").read().status, 200);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "of the second");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "of the second", "{name}");
     }
 }
 
