@@ -3,6 +3,7 @@ import type { TemplateType } from '@thaw/api';
 import type { Template } from '@thaw/api/rpc';
 import { DEFAULT_TEAM } from '../auth/key.ts';
 import { recordBuild } from '../build/record.ts';
+import { isTaken } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
 import { listAllTemplates, removeTemplate, type TemplateRow, upsertTemplate } from './table.ts';
 
@@ -19,13 +20,11 @@ export async function syncTemplates(plane: Plane): Promise<void> {
     if (plane.templateVerbs.has(`${teamId}/${template.name}`)) continue;
     if (row && isSame(row, template)) continue;
     try {
-      await recordTemplate(plane, template, teamId, row?.build_id ?? null);
-    } catch (error) {
-      // Two heads of one name: one of them is the rest of something that was cut off.
-      plane.log.warn(
-        { err: error, template: template.id, name: template.name },
-        'a template was not recorded',
+      await recordTemplate(plane, template, teamId, row?.build_id ?? null).catch((error) =>
+        recordByItsId(plane, template, teamId, error),
       );
+    } catch (error) {
+      plane.log.warn({ err: error, template: template.id }, 'a template was not recorded');
     }
   }
   const present = new Set(listed.map((template) => template.id));
@@ -36,9 +35,24 @@ export async function syncTemplates(plane: Plane): Promise<void> {
   }
 }
 
+/**
+ * Two heads of one name: a verb was cut off before this one's row was written, and the name given anew. It goes by its
+ * id then, so that nobody has lost it and somebody can delete it.
+ */
+async function recordByItsId(
+  plane: Plane,
+  template: Template,
+  teamId: string | null,
+  error: unknown,
+): Promise<void> {
+  if (!isTaken(error)) throw error;
+  await recordTemplate(plane, { ...template, name: template.id }, teamId, null);
+  plane.log.warn({ template: template.id, name: template.name }, 'a template lost its name to a later one');
+}
+
 function isSame(row: TemplateRow, template: Template): boolean {
   return (
-    row.name === template.name &&
+    (row.name === template.name || row.name === template.id) &&
     row.type === template.type &&
     row.vcpus === (template.vcpus || null) &&
     row.memory_mb === (template.memoryMb || null) &&

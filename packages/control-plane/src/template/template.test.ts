@@ -203,6 +203,20 @@ describe('snapshots', () => {
     assert.equal(spawn.status, 404);
   });
 
+  it('keep both of two heads of one name: the one without a row goes by its id', async () => {
+    const id = await test.createSandbox();
+    const made = await snapshot(id, 'given-anew');
+    const rest = { ...test.agent.templates.get(made.body.id)!, id: 'tplrestofacutoffcreate00' };
+    test.agent.templates.set(rest.id, rest);
+    for (let round = 0; round < 2; round++) await syncTemplates(test.running.plane);
+    const all: { id: string; name: string }[] = (await test.ask('GET', '/v1/snapshots?type=snapshot')).body;
+    const nameOf = (wanted: string) => all.find((template) => template.id === wanted)?.name;
+    assert.deepEqual([nameOf(made.body.id), nameOf(rest.id)], ['given-anew', rest.id]);
+    assert.equal((await test.ask('DELETE', `/v1/snapshots/${rest.id}`)).status, 204);
+    assert.ok(test.agent.templates.has(made.body.id) && !test.agent.templates.has(rest.id));
+    assert.equal((await test.ask('DELETE', '/v1/snapshots/given-anew')).status, 204);
+  });
+
   it('follow the host after a restart', async () => {
     const id = await test.createSandbox();
     const lost = await snapshot(id, 'lost');
