@@ -152,7 +152,7 @@ describe('a sandbox', () => {
     const { build } = await pause(id);
     await resume(id);
     await thaw.sh(id, 'echo lost > /root/file; sync');
-    process.kill((await stats(id)).pids.pager!, 'SIGKILL');
+    process.kill((await stats(id)).pids.vmm!, 'SIGKILL');
     await eventually(async () => assert.equal(await status(id), 'error'));
     const resumed = await resume(id);
     assert.equal(resumed.status, 'running');

@@ -31,7 +31,7 @@ export async function startHost({ guestDir, openSlots, ...offer }: Offer): Promi
   await using undo = new AsyncDisposableStack();
   const builds = await openBuildStore(config.data);
   const remains = await sweepRemains(builds, config);
-  if (remains.length > 0) log.info({ sandboxes: remains }, 'removed what destroyed sandboxes left');
+  if (remains.length > 0) log.info({ remains }, 'removed what was never made or half destroyed');
   const records = await readRecords(config, (id, error) =>
     log.error({ sandbox: id, err: error }, 'the record of a sandbox is damaged'),
   );

@@ -7,7 +7,7 @@ import { acquireHead, holdBuild } from './acquire.ts';
 import { beginBuild } from './begin.ts';
 import { COLLECT_AGE_MS, collectBuilds } from './collect.ts';
 import { pauseInto, SANDBOX, testStore } from './fixture.ts';
-import { commitHead, listHeads, removeHead } from './head.ts';
+import { commitHead, listHeads, removeHead, sweepTemplates } from './head.ts';
 import { readBuild } from './read.ts';
 import { releaseBuild } from './release.ts';
 import { openBuildStore } from './store.ts';
@@ -146,4 +146,15 @@ test('a new process knows from the disk alone what is in use', async (t) => {
   const { build, head } = await acquireHead(store, SANDBOX);
   assert.deepEqual(build, second.build);
   assert.equal(head.build, second.build.id);
+});
+
+test('a template whose head was never committed leaves no folder', async (t) => {
+  const store = await testStore(t);
+  const { build } = await pauseInto(store, { memory: 'DD', disk: 'DD' }, undefined, { owner: TEMPLATE });
+  const cut = store.paths.owner({ kind: 'template', id: 'tplcut' });
+  await mkdir(cut);
+  await writeFile(`${path.join(cut, 'head.json')}.new`, '{"form');
+  assert.deepEqual(await sweepTemplates(store), ['tplcut']);
+  assert.deepEqual(await readdir(store.paths.owners('template')), [TEMPLATE.id]);
+  await readBuild(store, build.id);
 });

@@ -138,6 +138,20 @@ export async function listHeads(
   return found;
 }
 
+/** Removes folders of templates that have no head: it was not committed when its writer died. Answers their ids. */
+export async function sweepTemplates(store: BuildStore): Promise<string[]> {
+  const swept: string[] = [];
+  for (const id of await readdir(store.paths.owners('template'))) {
+    if (!isOwnerId(id)) continue;
+    const owner = { kind: 'template', id } as const;
+    const head = await readHead(store, owner).catch((error: Error) => error);
+    if (head !== undefined) continue;
+    await rm(store.paths.owner(owner), { recursive: true, force: true });
+    swept.push(id);
+  }
+  return swept;
+}
+
 /** A new folder's own name must be durable too, or the head in it is lost with it. */
 async function makeOwner(store: BuildStore, owner: HeadOwner): Promise<void> {
   const directory = store.paths.owner(owner);

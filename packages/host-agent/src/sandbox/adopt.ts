@@ -4,7 +4,7 @@
  */
 import { access, readdir, readFile, rm } from 'node:fs/promises';
 import { holdBuild } from '../build/acquire.ts';
-import { commitHead, type Head, readHead } from '../build/head.ts';
+import { commitHead, type Head, readHead, sweepTemplates } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';
 import { readBuild } from '../build/read.ts';
 import type { BuildStore } from '../build/store.ts';
@@ -70,7 +70,10 @@ export async function findSurvivors(
   return { survivors, starting };
 }
 
-/** Removes folders of sandboxes that a create never filled or a destroy never finished: no record, no head. */
+/**
+ * Removes folders of sandboxes and templates that a create never filled or a destroy never finished: no record, no
+ * head. Answers their ids.
+ */
 export async function sweepRemains(
   builds: BuildStore,
   roots: { data: string; run: string },
@@ -88,7 +91,7 @@ export async function sweepRemains(
     await rm(paths.data, { recursive: true, force: true });
     swept.push(id);
   }
-  return swept;
+  return [...swept, ...(await sweepTemplates(builds))];
 }
 
 async function readState(paths: SandboxPaths): Promise<MachineState | undefined> {
