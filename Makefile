@@ -15,7 +15,7 @@ test:
 # kill -9 at every step, and many rounds: minutes each; the results are kept in docs/results.
 crash:
 	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" THAW_CRASH_POINTS=all THAW_RESULTS=$(CURDIR)/docs/results/crash.md \
-		node --test --test-concurrency=1 --test-force-exit tests/e2e/crash-points.test.ts tests/e2e/step-faults.test.ts tests/e2e/seal-faults.test.ts
+		node --test --test-concurrency=1 --test-force-exit tests/e2e/crash-points.test.ts tests/e2e/crash.test.ts tests/e2e/step-faults.test.ts tests/e2e/seal-faults.test.ts
 
 soak:
 	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" THAW_SOAK=full THAW_RESULTS=$(CURDIR)/docs/results/soak.md \

@@ -47,9 +47,13 @@ function run(
 async function rust(args: string[]): Promise<Counts> {
   const counts = { passed: 0, failed: 0 };
   let output = '';
-  const code = await run('cargo', ['test', '--release', '--locked', '--no-fail-fast', ...args], (text) => {
-    output += text;
-  });
+  const code = await run(
+    'cargo',
+    ['test', '--profile', 'tests', '--locked', '--no-fail-fast', ...args],
+    (text) => {
+      output += text;
+    },
+  );
   for (const [, passed, failed] of output.matchAll(/^test result: .*? (\d+) passed; (\d+) failed/gm)) {
     counts.passed += Number(passed);
     counts.failed += Number(failed);

@@ -10,11 +10,12 @@ import { after, before, describe, it } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import type { SandboxStatus } from '@thaw/api';
 import { assertNothingStray } from './builds.ts';
-import { howOf, type Point, pointsOf, sample, VERBS, type Verb } from './crash-points.ts';
+import { howOf, type Point, pointsOf, VERBS, type Verb } from './crash-points.ts';
 import { allSteps, FAULTS, faultHappened, missedSteps, setFault } from './faults.ts';
 import { type Daemons, eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
 import { Outcomes } from './results.ts';
+import { sample } from './sample.ts';
 import type { Traces } from './traces.ts';
 
 await ownHost(import.meta.filename);
@@ -223,7 +224,10 @@ describe(`kill -9 at a step (seed ${seed})`, () => {
   }
 
   it('loses and leaks nothing', async (context) => {
-    const chosen = wanted === 'all' ? points : sample(points, Number(wanted), seed);
+    const chosen =
+      wanted === 'all'
+        ? points
+        : sample(points, Number(wanted), seed, ({ label, victim }) => `${label}/${victim}`);
     for (const point of chosen) {
       await context.test(`${point.label}: ${point.victim}`, async () => {
         const outcome = await die(point).catch(async (error: unknown) => {

@@ -1,5 +1,4 @@
 /** Where things die: every labelled step of every verb, and what dies there. */
-import { createHash } from 'node:crypto';
 import type { How } from './faults.ts';
 
 export const VICTIMS = ['agent', 'plane', 'keeper', 'vmm', 'pager', 'blockstore'] as const;
@@ -39,14 +38,6 @@ function isThere({ verb, label, victim }: Point): boolean {
 /** Every point of the verb's steps. */
 export function pointsOf(verb: Verb, labels: readonly string[]): Point[] {
   return labels.flatMap((label) => VICTIMS.map((victim) => ({ verb, label, victim }))).filter(isThere);
-}
-
-/** `count` of the points, chosen by the seed; in the order they came in. */
-export function sample(points: readonly Point[], count: number, seed: string): Point[] {
-  const rank = ({ label, victim }: Point) =>
-    createHash('sha256').update(`${seed}/${label}/${victim}`).digest('hex');
-  const chosen = new Set(points.toSorted((a, b) => (rank(a) < rank(b) ? -1 : 1)).slice(0, count));
-  return points.filter((point) => chosen.has(point));
 }
 
 export function howOf(victim: Victim): How {

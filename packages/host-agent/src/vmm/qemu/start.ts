@@ -177,7 +177,9 @@ function spawnQemu(
 
 /** Undo: nothing of the VM runs on. The keeper itself belongs to the caller. */
 async function endRoles(keeper: Keeper): Promise<void> {
-  for (const role of ['vmm', 'pager', 'blockstore']) {
-    await keeper.signal(role, 'KILL').catch(() => {});
-  }
+  const ends = new Map(['vmm', 'pager', 'blockstore'].map((role) => [role, keeper.gone(role)]));
+  const { roles } = await keeper.status().catch(() => ({ roles: {} as Record<string, never> }));
+  const ending = [...ends].filter(([role]) => roles[role]?.running);
+  for (const [role] of ending) await keeper.signal(role, 'KILL').catch(() => {});
+  await Promise.all(ending.map(([, end]) => end));
 }
