@@ -27,6 +27,7 @@ mod user;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::Agent;
 use args::Args;
@@ -34,6 +35,8 @@ use args::Args;
 /// The C library's maps and unmaps memory for almost every request, and each new page of an emulated guest is a fault.
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
 
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args().skip(1)) {
@@ -46,6 +49,8 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(32)
+        // One that waits in a snapshot need not be made again by the first command after it.
+        .thread_keep_alive(KEEP_ALIVE)
         .thread_stack_size(256 * 1024)
         .build();
     let result = runtime.and_then(|runtime| runtime.block_on(run(args)));
@@ -60,8 +65,8 @@ fn main() -> ExitCode {
 
 async fn run(args: Args) -> std::io::Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    kernel::protect_from_oom(args.dev);
     if !args.dev {
-        kernel::protect_from_oom();
         kernel::allow_many_connections();
         kernel::allow_many_watches();
     }
@@ -70,6 +75,7 @@ async fn run(args: Args) -> std::io::Result<()> {
     // Tests start the agent on ports of the kernel's choice and read them here.
     println!("listening {} {}", guest.local_addr()?.port(), control.local_addr()?.port());
 
+    let _ = tokio::task::spawn_blocking(|| ()).await;
     let agent = Arc::new(Agent::new(args));
     let control = tokio::spawn(control::serve(control, agent.clone()));
     guest::serve(guest, agent).await;

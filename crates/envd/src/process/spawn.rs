@@ -7,12 +7,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, WaitId, WaitIdOptions, setrlimit, waitid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use crate::kernel::expendable;
 use crate::user::User;
 
 /// All that the child needs, allocated before there is one.
@@ -39,8 +39,6 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
-/// Users' processes die before the agent when memory runs out.
-const OOM_SCORE: &[u8] = b"100";
 /// The agent itself may open more; these are the limits that distributions give to logins.
 const OPEN_FILES: Rlimit = Rlimit { current: Some(1024), maximum: Some(524_288) };
 const STACK_BYTES: usize = 64 * 1024;
@@ -65,7 +63,7 @@ pub fn spawn(plan: &Plan) -> io::Result<Child> {
         let _blocked = SignalsBlocked::new();
         // SAFETY: the child runs `enter` on a stack of its own, which outlives it, as does `birth`: this thread goes
         // on only when the child has executed a program or ended, and no other thread knows of the two.
-        unsafe {
+        expendable(|| unsafe {
             libc::clone(
                 enter,
                 stack_top.cast(),
@@ -73,7 +71,7 @@ pub fn spawn(plan: &Plan) -> io::Result<Child> {
                 ptr::from_mut(&mut birth).cast::<c_void>(),
                 ptr::from_mut(&mut pidfd),
             )
-        }
+        })
     };
     if pid < 0 {
         return Err(io::Error::last_os_error());
@@ -115,11 +113,6 @@ fn prepare(plan: &Plan) -> rustix::io::Result<()> {
     }
     if let Some(cgroup) = plan.cgroup {
         rustix::io::write(cgroup, b"0")?;
-    }
-    let score =
-        rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-    if let Ok(score) = score {
-        let _ = rustix::io::write(score, OOM_SCORE);
     }
     let _ = setrlimit(Resource::Nofile, OPEN_FILES);
     set_thread_groups(&plan.user.groups)?;

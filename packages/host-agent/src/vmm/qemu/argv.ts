@@ -77,7 +77,14 @@ export function argv(guest: Guest): string[] {
  * the boot hangs for ever. With KVM neither is needed, and a guest keeps its mitigations.
  */
 export function kernelCmdline(guest: Pick<Guest, 'accelerator' | 'tscKhz' | 'cmdline'>): string[] {
-  const emulated = [`tsc_early_khz=${guest.tscKhz}`, 'tsc=reliable', 'no_timer_check', 'mitigations=off'];
+  const emulated = [
+    `tsc_early_khz=${guest.tscKhz}`,
+    'tsc=reliable',
+    'no_timer_check',
+    'mitigations=off',
+    // QEMU translates code for its virtual address: each program would be translated anew in each process.
+    'norandmaps',
+  ];
   return [
     'console=ttyS0',
     'reboot=t',
@@ -87,14 +94,15 @@ export function kernelCmdline(guest: Pick<Guest, 'accelerator' | 'tscKhz' | 'cmd
     '8250.nr_uarts=1',
     'ipv6.disable=1',
     'audit=0',
-    'selinux=0',
-    'apparmor=0',
+    // What nobody has set rules for is asked at every turn all the same.
+    'lsm=landlock',
     'cryptomgr.notests',
     'raid=noautodetect',
     'rcupdate.rcu_expedited=1',
     // Accounting and a detector that nobody reads cost each switch between tasks, and each restore.
     'psi=0',
     'nowatchdog',
+    'noautogroup',
     'pci=off',
     // Huge pages make a small write a large dirty one.
     'transparent_hugepage=madvise',
