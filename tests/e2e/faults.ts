@@ -14,7 +14,7 @@ export const FAULTS = { THAW_FAULT: '' };
 
 /** Steps of the start and the end of a VM, of the host agent's own start, and of the network. */
 export const NOT_OF_A_SEAL =
-  /^(collect|network|watch|create|resume|destroy|delete|import):|^\*:(take-image|make-cgroup|take-slot|set-egress|start-keeper|enter-cgroup|start-vm|init|open-egress|write-machine|remove-head)$/;
+  /^(collect|network|watch|create|resume|destroy|delete|import):|^\*:(take-image|make-cgroup|take-slot|set-egress|start-keeper|enter-cgroup|start-vm|init|open-egress|write-machine|remove-head|restore-head)$/;
 
 /** `kill` is the host agent's end, the others are those of one process beside it. */
 export type How = 'fail' | 'kill' | `kill=${'plane' | 'keeper' | 'vmm' | 'pager' | 'blockstore'}`;

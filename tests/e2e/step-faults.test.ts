@@ -185,6 +185,25 @@ describe('a step that fails once', () => {
     }
   });
 
+  it('of a head that then cannot be put back either ends the VM, and the build is what it was', async () => {
+    for (const verb of ['pause', 'snapshot'] as const) {
+      const { id } = await create();
+      await pause(id);
+      await resume(id);
+      await thaw.sh(id, 'echo sealed | tee /root/file > /dev/shm/file; sync');
+      await setFault(thaw, [`${verb}:fsync-head`, `${verb}:restore-head`]);
+      const seal = verb === 'pause' ? pause(id) : thaw.sdk.snapshots.create(id, { name: 'never' });
+      await assert.rejects(seal, verb);
+      assert.ok(await faultHappened(thaw), verb);
+      hit.add(`${verb}:restore-head`);
+      await eventually(async () => assert.equal((await get(id)).status, 'error', verb));
+      await resume(id);
+      assert.equal(await thaw.sh(id, READ), 'sealed\nsealed\n', verb);
+      await destroy(id);
+      await eventually(() => assertNothingStray(thaw, verb));
+    }
+  });
+
   it('of the network is made good by the next slot', async () => {
     for (const label of ['network:build-slot', 'network:admit-slot']) {
       await setFault(thaw, label);

@@ -68,10 +68,12 @@ export async function commitHead(
       });
       await steps.run(`${verb}:fsync-head`, () => syncDirectory(path.dirname(file)));
     } catch (error) {
-      const restored = await restoreHead(store, owner, before).then(
-        () => true,
-        () => false,
-      );
+      const restored = await steps
+        .run(`${verb}:restore-head`, () => restoreHead(store, owner, before))
+        .then(
+          () => true,
+          () => false,
+        );
       // What an unsynced head may still name must not be removed.
       if (wasPending && restored) store.pending.add(head.build);
       throw error;

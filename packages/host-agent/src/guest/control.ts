@@ -26,7 +26,7 @@ export interface Identity {
 /** How guests are reached: over the network, or as a test's stand-ins. Each throws what the function of its name throws. */
 export interface Guests {
   open(host: string, token: string): Guest;
-  init(host: string, identity: Identity, deadlineMs: number): Promise<void>;
+  init(host: string, identity: Identity, deadlineMs: number, signal?: AbortSignal): Promise<void>;
   prepare(host: string, timeoutMs: number): Promise<boolean>;
   thaw(host: string, timeoutMs: number): Promise<void>;
 }
@@ -39,7 +39,7 @@ interface Answer {
 /** A connection is made within this or tried again: a packet to a guest that has no network yet is lost. */
 const CONNECT_TIMEOUT_MS = 60;
 
-function post(host: string, path: string, body: unknown, timeoutMs: number): Promise<Answer> {
+function post(host: string, path: string, body: unknown, signal: AbortSignal): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const payload = Buffer.from(JSON.stringify(body));
     const request = http.request({
@@ -48,7 +48,7 @@ function post(host: string, path: string, body: unknown, timeoutMs: number): Pro
       path,
       method: 'POST',
       agent: false,
-      signal: AbortSignal.timeout(Math.ceil(timeoutMs)),
+      signal,
       headers: { 'content-type': 'application/json', 'content-length': payload.length },
     });
     request.on('socket', (socket) => {
@@ -70,6 +70,8 @@ function post(host: string, path: string, body: unknown, timeoutMs: number): Pro
   });
 }
 
+const NEVER = new AbortController().signal;
+
 let lastSequence = 0;
 
 /** Numbers the requests: a `/prepare` that was given up and is read late must not freeze a guest that went on. */
@@ -78,16 +80,27 @@ function nextSequence(): number {
   return lastSequence;
 }
 
-/** Asks until the guest answers; every request of this port may be repeated. Throws `timeout`. */
-async function ask(host: string, path: string, body: () => object, deadlineMs: number): Promise<Answer> {
+/**
+ * Asks until the guest answers; every request of this port may be repeated. Throws `timeout`, or why `signal` was
+ * aborted: somebody else may soon answer at the address.
+ */
+async function ask(
+  host: string,
+  path: string,
+  body: () => object,
+  deadlineMs: number,
+  signal = NEVER,
+): Promise<Answer> {
   const deadline = performance.now() + deadlineMs;
   for (let failure: unknown; ; ) {
+    signal.throwIfAborted();
     const left = deadline - performance.now();
     if (left <= 0) {
       throw new ThawError('timeout', 'the guest did not answer in time', { cause: failure });
     }
     try {
-      return await post(host, path, { ...body(), sequence: nextSequence() }, left);
+      const end = AbortSignal.any([signal, AbortSignal.timeout(Math.ceil(left))]);
+      return await post(host, path, { ...body(), sequence: nextSequence() }, end);
     } catch (error) {
       failure = error;
     }
@@ -97,11 +110,16 @@ async function ask(host: string, path: string, body: () => object, deadlineMs: n
 
 /**
  * Gives the VM its identity, entropy and clock; its users' processes run only afterwards. A VM that is still
- * starting has `deadlineMs` (from now).
+ * starting has `deadlineMs` (from now). Throws `timeout`, `agent_error`, or why `signal` was aborted.
  */
-export async function init(host: string, identity: Identity, deadlineMs: number): Promise<void> {
+export async function init(
+  host: string,
+  identity: Identity,
+  deadlineMs: number,
+  signal?: AbortSignal,
+): Promise<void> {
   const body = () => ({ ...identity, timestamp: new Date().toISOString() });
-  const answer = await ask(host, '/init', body, deadlineMs);
+  const answer = await ask(host, '/init', body, deadlineMs, signal);
   if (answer.status !== 204)
     throw new ThawError('agent_error', 'the guest refused its identity', { cause: answer });
 }

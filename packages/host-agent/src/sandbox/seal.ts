@@ -11,7 +11,8 @@ import { rm } from 'node:fs/promises';
 import type { OpenBuild } from '../build/begin.ts';
 import { beginBuild } from '../build/begin.ts';
 import type { Build } from '../build/build.ts';
-import { commitHead, type Head } from '../build/head.ts';
+import { commitHead, type Head, readHead } from '../build/head.ts';
+import type { HeadOwner } from '../build/paths.ts';
 import { sealBuild } from '../build/seal.ts';
 import type { Guests } from '../guest/control.ts';
 import type { Host } from '../host.ts';
@@ -49,6 +50,8 @@ export async function seal(
 ): Promise<Sealed> {
   await using open = await beginBuild(host.builds, steps, verb);
   const frozen = new Frozen(machine, host.guests, onThawed);
+  const owner = { kind: 'sandbox', id: record.id } as const;
+  let build: Build | undefined;
   try {
     await steps.run(`${verb}:record-workset`, () => recordWorkset(machine, open));
     const responsive = await steps.run(`${verb}:prepare`, () =>
@@ -58,20 +61,31 @@ export async function seal(
     await freeze(steps, verb, machine, open, frozen);
     if (goOn) await steps.run(`${verb}:go-on`, () => frozen.thaw());
     await steps.run(`${verb}:flush-layer`, () => machine.vm.disk.flush());
-    const build = await sealBuild(host.builds, steps, verb, open, {
+    build = await sealBuild(host.builds, steps, verb, open, {
       memory: { sizeBytes: record.memoryMb * MIB, parent: machine.memoryBase, machine: machine.facts },
       disk: { sizeBytes: record.diskMb * MIB, parent: machine.base, layer: machine.layer.data },
       template: record.template,
       guestUnresponsive: !responsive,
     });
-    const owner = { kind: 'sandbox', id: record.id } as const;
     const facts = goOn ? {} : pausedFacts(record);
     const before = await commitHead(host.builds, steps, verb, owner, { build: build.id, facts });
     return { build, before };
   } catch (error) {
-    await frozen.undo();
+    if (build !== undefined && (await mayName(host, owner, build))) await machine.vm.kill().catch(() => {});
+    else await frozen.undo();
     throw error;
   }
+}
+
+/**
+ * Whether the head names the build though its commit failed, as far as one can tell. Its disk is the layer that the VM
+ * would go back to: better back to the build than a build that changes.
+ */
+async function mayName(host: Host, owner: HeadOwner, { id }: Build): Promise<boolean> {
+  return await readHead(host.builds, owner).then(
+    (head) => head?.build === id,
+    () => true,
+  );
 }
 
 /** What this run needed first, the next one will need first. A VM that was booted has nothing to tell. */

@@ -1,6 +1,7 @@
 /** The start of a VM with everything that it occupies, in the order in which its end gives it back. */
 import { randomBytes } from 'node:crypto';
 import { access, mkdir, rm } from 'node:fs/promises';
+import { ThawError } from '@thaw/api';
 import type { Build } from '../build/build.ts';
 import type { Guests, Identity } from '../guest/control.ts';
 import type { Host } from '../host.ts';
@@ -52,13 +53,14 @@ export async function startMachine(
   if (taken.status === 'rejected') throw taken.reason;
   if (started.status === 'rejected') throw started.reason;
   const [slot, keeper] = [taken.value, started.value];
+  const lost = lossOf(keeper);
   const vm = await steps.run(`${verb}:start-vm`, () =>
     startVm(host, verb, { record, paths, slot, keeper, boot, build }),
   );
   undo.defer(() => keepConsole(paths, vm));
   const guest = host.guests.open(slot.hostAddress, record.accessToken);
   undo.defer(() => guest.close());
-  await steps.run(`${verb}:init`, () => initGuest(host.guests, slot.hostAddress, record));
+  await steps.run(`${verb}:init`, () => initGuest(host.guests, slot.hostAddress, record, lost));
   await steps.run(`${verb}:open-egress`, () => slot.openEgress());
   const machine = new Machine({
     host,
@@ -79,8 +81,24 @@ export async function startMachine(
   return machine;
 }
 
+/** Aborted when a process ends without which the guest never answers. */
+function lossOf(keeper: Keeper): AbortSignal {
+  const lost = new AbortController();
+  for (const role of ['vmm', 'pager', 'blockstore']) {
+    void keeper.gone(role).then((cause) => {
+      lost.abort(new ThawError('internal', 'the VM did not start', { cause: { role, ...cause } }));
+    });
+  }
+  return lost.signal;
+}
+
 /** Tells the guest who it is. */
-async function initGuest(guests: Guests, hostAddress: string, record: SandboxRecord): Promise<void> {
+async function initGuest(
+  guests: Guests,
+  hostAddress: string,
+  record: SandboxRecord,
+  lost: AbortSignal,
+): Promise<void> {
   const identity: Identity = {
     counter: record.counter,
     sandboxId: record.id,
@@ -93,7 +111,7 @@ async function initGuest(guests: Guests, hostAddress: string, record: SandboxRec
     defaultUser: 'root',
     defaultWorkdir: '/root',
   };
-  await guests.init(hostAddress, identity, INIT_TIMEOUT_MS);
+  await guests.init(hostAddress, identity, INIT_TIMEOUT_MS, lost);
 }
 
 interface VmParts {
