@@ -15,6 +15,7 @@ export const TemplateInfo = z.object({
   disk_mb: z.number().describe('The disk of a snapshot; the smallest disk of a base template.'),
   size_bytes: z.number(),
   build: BuildInfo.optional(),
+  error_reason: z.string().optional().describe('Why its host cannot read it: nothing can be made of it.'),
   created_at: z.string(),
   timings_ms: z.record(z.string(), z.number()).optional(),
 });

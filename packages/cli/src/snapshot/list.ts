@@ -7,7 +7,7 @@ export async function list(context: Context, options: { type?: string }): Promis
   if (context.json) return printJson(found);
   const rows = found.map((template) => [
     template.name,
-    template.type,
+    template.error_reason === undefined ? template.type : `${template.type}, damaged`,
     template.memory_mb === undefined ? '-' : `${template.memory_mb} MiB`,
     bytes(template.size_bytes),
     age(template.created_at),

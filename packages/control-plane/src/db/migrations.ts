@@ -152,11 +152,18 @@ const events: Migration = {
   },
 };
 
+const templateErrors: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`alter table templates add column error_reason text`.execute(db);
+  },
+};
+
 const MIGRATIONS: Record<string, Migration> = {
   '0001_first': first,
   '0002_lifecycle': lifecycle,
   '0003_keys': keys,
   '0004_events': events,
+  '0005_template_errors': templateErrors,
 };
 
 const provider: MigrationProvider = { getMigrations: async () => MIGRATIONS };

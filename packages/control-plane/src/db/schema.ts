@@ -58,6 +58,8 @@ export interface TemplateTable {
   disk_mb: number;
   build_id: string | null;
   created_at: CreatedAt;
+  /** Why the host can't read it at present. */
+  error_reason: string | null;
 }
 
 export interface BuildTable {

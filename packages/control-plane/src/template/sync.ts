@@ -5,7 +5,7 @@ import { DEFAULT_TEAM } from '../auth/key.ts';
 import { recordBuild } from '../build/record.ts';
 import { isTaken } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
-import { listAllTemplates, removeTemplate, type TemplateRow, upsertTemplate } from './table.ts';
+import { listAllTemplates, markTemplate, removeTemplate, type TemplateRow, upsertTemplate } from './table.ts';
 
 /** Upserts what the host has and forgets what it has no more. Names with a verb under way are left alone. */
 export async function syncTemplates(plane: Plane): Promise<void> {
@@ -13,9 +13,13 @@ export async function syncTemplates(plane: Plane): Promise<void> {
   const listed = await plane.host.templates();
   const byId = new Map(before.map((row) => [row.id, row]));
   for (const template of listed) {
-    // Its row stays as it is: what the host can't read now it may be able to read again.
-    if (template.errorReason !== undefined) continue;
     const row = byId.get(template.id);
+    if (template.errorReason !== undefined) {
+      // What the host can't read now it may be able to read again.
+      if (row && row.error_reason !== template.errorReason)
+        await markTemplate(plane.db, row.id, template.errorReason);
+      continue;
+    }
     const teamId = template.type === 'base' ? null : (row?.team_id ?? DEFAULT_TEAM);
     if (plane.templateVerbs.has(`${teamId}/${template.name}`)) continue;
     if (row && isSame(row, template)) continue;
@@ -57,7 +61,8 @@ function isSame(row: TemplateRow, template: Template): boolean {
     row.vcpus === (template.vcpus || null) &&
     row.memory_mb === (template.memoryMb || null) &&
     row.disk_mb === template.diskMb &&
-    row.build_id === (template.build?.id ?? null)
+    row.build_id === (template.build?.id ?? null) &&
+    row.error_reason === null
   );
 }
 
@@ -77,6 +82,7 @@ export async function recordTemplate(
     memory_mb: template.memoryMb || null,
     disk_mb: template.diskMb,
     build_id: buildId,
+    error_reason: null,
     created_at: new Date(Number(template.createdAtUnix) * 1000 || Date.now()),
   });
 }

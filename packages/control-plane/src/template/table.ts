@@ -73,6 +73,11 @@ export async function upsertTemplate(db: Database, template: Insertable<Template
     .execute();
 }
 
+/** The row stays as it is otherwise. */
+export async function markTemplate(db: Database, id: string, errorReason: string): Promise<void> {
+  await db.updateTable('templates').set({ error_reason: errorReason }).where('id', '=', id).execute();
+}
+
 /** Deletes the row only if it still names the build it named when it was read. */
 export async function removeTemplate(db: Database, id: string, buildId: string | null): Promise<void> {
   const remove = db.deleteFrom('templates').where('id', '=', id);

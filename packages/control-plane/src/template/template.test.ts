@@ -51,9 +51,14 @@ describe('snapshots', () => {
     await syncTemplates(test.running.plane);
     const kept = (await names('?type=snapshot')).includes('fragile');
     assert.ok(kept, 'a row of a damaged template is kept');
+    const shown = async () =>
+      (await test.ask('GET', '/v1/snapshots')).body.find(({ id }: { id: string }) => id === templateId)
+        .error_reason;
+    assert.equal(await shown(), 'the head of template is damaged');
     test.agent.templates.set(templateId, whole);
     await syncTemplates(test.running.plane);
     assert.ok((await names('?type=snapshot')).includes('fragile'));
+    assert.equal(await shown(), undefined);
     test.agent.templates.delete(templateId);
     await syncTemplates(test.running.plane);
     assert.ok(!(await names('?type=snapshot')).includes('fragile'));

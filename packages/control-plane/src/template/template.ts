@@ -12,6 +12,7 @@ export function toTemplate(row: TemplateRow, timings?: Record<string, number>): 
     disk_mb: row.disk_mb,
     size_bytes: Number(row.build_stored_bytes ?? 0),
     ...(row.build_id && { build: toBuild(row.build_id, row) }),
+    ...(row.error_reason !== null && { error_reason: row.error_reason }),
     created_at: row.created_at.toISOString(),
     ...(timings && Object.keys(timings).length > 0 && { timings_ms: timings }),
   };
