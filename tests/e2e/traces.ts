@@ -140,7 +140,8 @@ async function cgroupsBelow(tree: string): Promise<number> {
   const groups = await Promise.all(
     own.map((name) => readdir(path.join(tree, name), { withFileTypes: true }).catch(ifMissing([]))),
   );
-  return groups.reduce((sum, entries) => sum + 1 + entries.filter((entry) => entry.isDirectory()).length, 0);
+  // An instance's own group is empty without sandboxes, and then another instance may take it away.
+  return groups.reduce((sum, entries) => sum + entries.filter((entry) => entry.isDirectory()).length, 0);
 }
 
 /** Version 2 has its tree in the folder itself or, beside version 1, in one of its folders. */
