@@ -25,7 +25,7 @@ const TEMPLATE = 'ready';
 const FROZEN = 'frozen';
 const SETTLED: readonly SandboxStatus[] = ['running', 'paused', 'error'];
 const seed = process.env.THAW_TEST_SEED ?? 'c3';
-const wanted = process.env.THAW_CRASH_POINTS ?? '12';
+const wanted = process.env.THAW_CRASH_POINTS ?? '10';
 /** `2/3` is the second third of the points: several runs side by side take all of them. */
 const [part = 1, parts = 1] = (process.env.THAW_CRASH_PART ?? '1/1').split('/').map(Number);
 

@@ -18,7 +18,7 @@ const seed = process.env.THAW_TEST_SEED ?? randomBytes(4).toString('hex');
 /** Steps after the head is committed: they can't undo a seal, and a pause has succeeded then. */
 const AFTER_SEAL = ['pause:write-record', 'pause:end', 'pause:unname-builds', 'pause:remove-builds'];
 /** How many of the steps `make test` takes. */
-const SAMPLE = 18;
+const SAMPLE = 12;
 /** What these leave is removed by the sweep of a later start. */
 const LEAVES_BUILDS = /:(unname|remove)-builds$/;
 

@@ -16,7 +16,7 @@ await ownHost(import.meta.filename);
 
 const SLOTS = 2;
 const FULL = process.env.THAW_SOAK === 'full';
-const ROUNDS = FULL ? { create: 200, pause: 100 } : { create: 12, pause: 12 };
+const ROUNDS = FULL ? { create: 200, pause: 100 } : { create: 8, pause: 8 };
 /** Before the first that counts: caches fill, and code is compiled. */
 const WARM_UP = FULL ? 0 : 8;
 /** How much a daemon may grow from a quarter of the rounds to their end. */

@@ -4,7 +4,7 @@ import { it } from 'node:test';
 import { withDatabase } from './cluster.ts';
 import { type Outcome, run } from './run.ts';
 
-const SEEDS = Array.from({ length: 16 }, (_, index) => index + 1);
+const SEEDS = Array.from({ length: 12 }, (_, index) => index + 1);
 
 it('the verbs of both daemons keep their promises in any order, with faults and kills', async () => {
   const failed: Outcome[] = [];
