@@ -61,14 +61,20 @@ impl Entry {
             is_symlink,
         })
     }
+
+    /// Not so a link to one.
+    pub fn is_directory(&self) -> bool {
+        self.r#type == DIRECTORY && !self.is_symlink
+    }
 }
 
+const DIRECTORY: &str = "FILE_TYPE_DIRECTORY";
 const UNSPECIFIED: &str = "FILE_TYPE_UNSPECIFIED";
 
 fn kind(found: &fs::Metadata) -> &'static str {
     match (found.is_file(), found.is_dir()) {
         (true, _) => "FILE_TYPE_FILE",
-        (_, true) => "FILE_TYPE_DIRECTORY",
+        (_, true) => DIRECTORY,
         _ => UNSPECIFIED,
     }
 }

@@ -125,8 +125,7 @@ impl Walk {
             };
             let path = level.directory.join(name);
             let Ok(entry) = Entry::read(&path, &self.names) else { continue };
-            let is_directory = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
-            if is_directory
+            if entry.is_directory()
                 && self.levels.len() < self.depth as usize
                 && let Ok(names) = names_in(&path)
             {

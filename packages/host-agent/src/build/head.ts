@@ -130,12 +130,20 @@ export async function listHeads(
   store: BuildStore,
   kind: HeadOwner['kind'],
 ): Promise<{ owner: HeadOwner; head: Head | Error }[]> {
-  const found: { owner: HeadOwner; head: Head | Error }[] = [];
+  return (await readOwners(store, kind)).flatMap(({ owner, head }) =>
+    head === undefined ? [] : { owner, head },
+  );
+}
+
+async function readOwners(
+  store: BuildStore,
+  kind: HeadOwner['kind'],
+): Promise<{ owner: HeadOwner; head: Head | Error | undefined }[]> {
+  const found: { owner: HeadOwner; head: Head | Error | undefined }[] = [];
   for (const id of await readdir(store.paths.owners(kind))) {
     if (!isOwnerId(id)) continue;
     const owner = { kind, id };
-    const head = await readHead(store, owner).catch((error: Error) => error);
-    if (head !== undefined) found.push({ owner, head });
+    found.push({ owner, head: await readHead(store, owner).catch((error: Error) => error) });
   }
   return found;
 }
@@ -143,13 +151,10 @@ export async function listHeads(
 /** Removes folders of templates that have no head: it was not committed when its writer died. Answers their ids. */
 export async function sweepTemplates(store: BuildStore): Promise<string[]> {
   const swept: string[] = [];
-  for (const id of await readdir(store.paths.owners('template'))) {
-    if (!isOwnerId(id)) continue;
-    const owner = { kind: 'template', id } as const;
-    const head = await readHead(store, owner).catch((error: Error) => error);
+  for (const { owner, head } of await readOwners(store, 'template')) {
     if (head !== undefined) continue;
     await rm(store.paths.owner(owner), { recursive: true, force: true });
-    swept.push(id);
+    swept.push(owner.id);
   }
   return swept;
 }

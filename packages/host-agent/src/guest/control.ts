@@ -70,8 +70,6 @@ function post(host: string, path: string, body: unknown, signal: AbortSignal): P
   });
 }
 
-const NEVER = new AbortController().signal;
-
 let lastSequence = 0;
 
 /** Numbers the requests: a `/prepare` that was given up and is read late must not freeze a guest that went on. */
@@ -89,17 +87,18 @@ async function ask(
   path: string,
   body: () => object,
   deadlineMs: number,
-  signal = NEVER,
+  signal?: AbortSignal,
 ): Promise<Answer> {
   const deadline = performance.now() + deadlineMs;
   for (let failure: unknown; ; ) {
-    signal.throwIfAborted();
+    signal?.throwIfAborted();
     const left = deadline - performance.now();
     if (left <= 0) {
       throw new ThawError('timeout', 'the guest did not answer in time', { cause: failure });
     }
     try {
-      const end = AbortSignal.any([signal, AbortSignal.timeout(Math.ceil(left))]);
+      const late = AbortSignal.timeout(Math.ceil(left));
+      const end = signal === undefined ? late : AbortSignal.any([signal, late]);
       return await post(host, path, { ...body(), sequence: nextSequence() }, end);
     } catch (error) {
       failure = error;

@@ -6,6 +6,7 @@ import type { Build } from '../build/build.ts';
 import type { Guests, Identity } from '../guest/control.ts';
 import type { Host } from '../host.ts';
 import type { Keeper } from '../keeper/keeper.ts';
+import { ROLES } from '../network/addresses.ts';
 import type { Slot } from '../network/pool.ts';
 import { limitsOf } from '../os/cgroup/limits.ts';
 import type { Steps } from '../os/step.ts';
@@ -84,7 +85,7 @@ export async function startMachine(
 /** Aborted when a process ends without which the guest never answers. */
 function lossOf(keeper: Keeper): AbortSignal {
   const lost = new AbortController();
-  for (const role of ['vmm', 'pager', 'blockstore']) {
+  for (const role of ROLES) {
     void keeper.gone(role).then((cause) => {
       lost.abort(new ThawError('internal', 'the VM did not start', { cause: { role, ...cause } }));
     });

@@ -1,6 +1,7 @@
 /** Notices when a running sandbox loses one of its processes: it becomes `error`, everything else of it goes. */
 import { ThawError } from '@thaw/api';
 import { type Host, newSteps } from '../host.ts';
+import { ROLES } from '../network/addresses.ts';
 import type { Machine } from './machine.ts';
 import { writeRecord } from './record.ts';
 import type { Sandbox } from './sandbox.ts';
@@ -12,7 +13,6 @@ const LOST = {
 } as const;
 /** One that dies this often on one VM dies of it. */
 const PAGERS_MAX = 5;
-const ROLES = ['vmm', 'pager', 'blockstore'] as const;
 
 /** To be called once for each machine that a sandbox gets. */
 export function watch(host: Host, sandbox: Sandbox, machine: Machine): void {

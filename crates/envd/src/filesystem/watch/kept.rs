@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::event::Event;
 use super::tree::Tree;
-use super::{LOST, Watch, open};
+use super::{LOST, Watch, failed, open};
 use crate::agent::Agent;
 use crate::filesystem::aside;
 use crate::filesystem::place::Place;
@@ -58,8 +58,7 @@ impl Id {
 pub async fn create(agent: &Agent, place: &Place, watch: Watch) -> Result<Created, RpcError> {
     let place = place.clone();
     let tree = aside(move || open(&place, &watch)).await?;
-    let queue = readable(tree.queue())
-        .map_err(|error| Code::Internal.error(format!("the watcher failed: {error}")))?;
+    let queue = readable(tree.queue()).map_err(failed)?;
     let tree = Arc::new(Mutex::new(tree));
     let shared = tree.clone();
     let reading = tokio::spawn(async move {
@@ -100,7 +99,7 @@ pub async fn events(agent: &Agent, message: Id) -> Result<Events, RpcError> {
     let tree = tree.ok_or_else(|| message.unknown())?;
     aside(move || {
         let mut tree = tree.lock().unwrap();
-        tree.drain(NEWS_ALL).map_err(|error| Code::Internal.error(format!("the watcher failed: {error}")))?;
+        tree.drain(NEWS_ALL).map_err(failed)?;
         match tree.take() {
             (events, true) => Ok(Events { events }),
             (_, false) => Err(Code::DataLoss.error(LOST)),

@@ -38,6 +38,10 @@ pub struct Watch {
 
 const LOST: &str = "more happened than could be kept: some events are lost";
 
+fn failed(error: io::Error) -> RpcError {
+    Code::Internal.error(format!("the watcher failed: {error}"))
+}
+
 /// Everything that happens from here on is told. Blocks.
 fn open(place: &Place, watch: &Watch) -> Result<Tree, RpcError> {
     let path = place.resolve(&watch.path)?;

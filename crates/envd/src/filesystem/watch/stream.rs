@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::tree::Tree;
-use super::{LOST, Watch, open};
+use super::{LOST, Watch, failed, open};
 use crate::body::{self, Body};
 use crate::filesystem::aside;
 use crate::filesystem::place::Place;
@@ -29,8 +29,7 @@ pub async fn stream(place: &Place, request: &mut Request<Incoming>) -> Result<Bo
     let watch: Watch = rpc::read_stream(request).await?;
     let place = place.clone();
     let tree = aside(move || open(&place, &watch)).await?;
-    let queue = readable(tree.queue())
-        .map_err(|error| Code::Internal.error(format!("the watcher failed: {error}")))?;
+    let queue = readable(tree.queue()).map_err(failed)?;
     let (client, receiver) = mpsc::channel(1);
     let keepalive_every = rpc::keepalive_every(&headers);
     tokio::spawn(async move {
@@ -76,7 +75,7 @@ async fn follow(tree: Tree, queue: Readable, keepalive_every: Duration, client: 
         match is_empty {
             Ok(true) => ready.clear_ready(),
             Ok(false) => ready.retain_ready(),
-            Err(error) => return Some(Code::Internal.error(format!("the watcher failed: {error}"))),
+            Err(error) => return Some(failed(error)),
         }
         let (events, is_whole) = tree.take();
         for event in events {

@@ -10,6 +10,7 @@
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import type { Keeper } from '../../keeper/keeper.ts';
+import { ROLES } from '../../network/addresses.ts';
 import { BlockStore } from '../disk.ts';
 import { Pager } from '../memory.ts';
 import type { BootSpec, PagerSpec, RestoreSpec, Vm, VmmInfo } from '../vmm.ts';
@@ -177,9 +178,9 @@ function spawnQemu(
 
 /** Undo: nothing of the VM runs on. The keeper itself belongs to the caller. */
 async function endRoles(keeper: Keeper): Promise<void> {
-  const ends = new Map(['vmm', 'pager', 'blockstore'].map((role) => [role, keeper.gone(role)]));
+  const ends = ROLES.map((role) => ({ role, end: keeper.gone(role) }));
   const { roles } = await keeper.status().catch(() => ({ roles: {} as Record<string, never> }));
-  const ending = [...ends].filter(([role]) => roles[role]?.running);
-  for (const [role] of ending) await keeper.signal(role, 'KILL').catch(() => {});
-  await Promise.all(ending.map(([, end]) => end));
+  const ending = ends.filter(({ role }) => roles[role]?.running);
+  for (const { role } of ending) await keeper.signal(role, 'KILL').catch(() => {});
+  await Promise.all(ending.map(({ end }) => end));
 }
