@@ -145,12 +145,20 @@ async function startKeeper(
 ): Promise<Keeper> {
   await rm(paths.disk, { recursive: true, force: true });
   await mkdir(paths.disk, { recursive: true, mode: 0o700 });
-  await steps.run(`${verb}:make-cgroup`, () => host.cgroups.make(record.id, limitsOf(record)));
-  return await steps.run(`${verb}:start-keeper`, () =>
-    host.keepers.start(paths.run, (pid) =>
-      steps.run(`${verb}:enter-cgroup`, () => host.cgroups.enter(record.id, pid)),
+  // Side by side with the keeper's start, which waits for it before it counts as started.
+  const group = steps.run(`${verb}:make-cgroup`, () => host.cgroups.make(record.id, limitsOf(record)));
+  const [made, started] = await Promise.allSettled([
+    group,
+    steps.run(`${verb}:start-keeper`, () =>
+      host.keepers.start(paths.run, async (pid) => {
+        await group;
+        await steps.run(`${verb}:enter-cgroup`, () => host.cgroups.enter(record.id, pid));
+      }),
     ),
-  );
+  ]);
+  if (made.status === 'rejected') throw made.reason;
+  if (started.status === 'rejected') throw started.reason;
+  return started.value;
 }
 
 /** The pages to begin with; a template's are always the same, as its record never changes. */
