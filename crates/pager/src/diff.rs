@@ -1,7 +1,9 @@
-//! The diff of a dump: a packed file of the pages stored, and the runs that say which pages those are.
+//! The diff of a seal: a packed file of the pages stored, or a sparse one that the VMM has written, and the runs that
+//! say which pages those are.
 //!
 //! Runs file: records of 24 bytes, little endian, ascending: `u64 offset` and `u64 length` in bytes of guest
-//! memory, `u64 kind`: 1 stored (the bytes follow those of the stored runs before, in the packed file), 2 zero fill.
+//! memory, `u64 kind`: 1 stored (in a packed file the bytes follow those of the stored runs before, in a sparse one
+//! they are at `offset`), 2 zero fill.
 
 use std::io;
 use std::ops::Range;
@@ -19,7 +21,8 @@ const KIND_ZERO: u64 = 2;
 pub struct Diff<'a> {
     /// What the diff is against.
     parent: &'a Source,
-    memfile: std::fs::File,
+    /// The packed file; none if the bytes stay where they are.
+    memfile: Option<std::fs::File>,
     /// Whether a page may turn out to be the parent's.
     compare: bool,
     stored: Box<[AtomicU64]>,
@@ -34,9 +37,17 @@ enum Verdict {
 }
 
 impl<'a> Diff<'a> {
-    pub fn new(parent: &'a Source, pages: u64, memfile: OwnedFd, compare: bool) -> Self {
+    pub fn packed(parent: &'a Source, pages: u64, memfile: OwnedFd, compare: bool) -> Self {
+        Self { memfile: Some(memfile.into()), compare, ..Self::sparse(parent, pages) }
+    }
+
+    pub fn sparse(parent: &'a Source, pages: u64) -> Self {
         let (stored, zero) = (new_words(pages), new_words(pages));
-        Self { parent, memfile: memfile.into(), compare, stored, zero, stored_bytes: 0 }
+        Self { parent, memfile: None, compare: false, stored, zero, stored_bytes: 0 }
+    }
+
+    pub fn stored(&self) -> PageSet<'_> {
+        PageSet::new(&self.stored)
     }
 
     /// Pages that read as zero; they count where the parent's do not.
@@ -71,7 +82,9 @@ impl<'a> Diff<'a> {
             }
             from += size;
         }
-        self.memfile.write_all_at(&bytes[..kept], self.stored_bytes)?;
+        if let Some(memfile) = &self.memfile {
+            memfile.write_all_at(&bytes[..kept], self.stored_bytes)?;
+        }
         self.stored_bytes += kept as u64;
         Ok(())
     }

@@ -43,7 +43,7 @@ pub fn dump(session: &Session, mut request: Request) -> Result<Value, ControlErr
 
     let copying = Instant::now();
     let source = session.source();
-    let mut diff = Diff::new(&source, session.pages(), memfile, compare);
+    let mut diff = Diff::packed(&source, session.pages(), memfile, compare);
     for pages in zeroed.runs() {
         diff.add_zero(pages);
     }
@@ -74,18 +74,10 @@ fn find(session: &Session, vmm: &Vmm, found: PageSet<'_>, zeroed: PageSet<'_>) -
         }
     }
     present(session, vmm, found, zeroed)?;
-    let removed = session.state.removed();
     let wanted = session.state.uncommitted();
-    for index in 0..found.words() {
-        let present = found.word(index);
-        // A VM that booted has its missing pages filled with zeros by the kernel.
-        let discarded = if session.mode == Mode::Boot { !0 } else { removed.word(index) };
-        zeroed.set_word(index, (zeroed.word(index) | discarded) & !present);
-        if !compare {
-            found.set_word(index, present & wanted.word(index));
-        }
+    if !compare {
+        found.keep(wanted);
     }
-    zeroed.remove(session.pages()..found.words() as u64 * 64);
     Ok(compare)
 }
 
@@ -101,8 +93,8 @@ fn take_written(session: &Session, vmm: &Vmm) -> io::Result<()> {
     Ok(())
 }
 
-/// `real` gets the pages that can be read without faulting, `zero` those that are the kernel's zero page.
-fn present(session: &Session, vmm: &Vmm, real: PageSet<'_>, zero: PageSet<'_>) -> io::Result<()> {
+/// `real` gets the pages that can be read without faulting, `zero` those that read as zero without being there.
+pub fn present(session: &Session, vmm: &Vmm, real: PageSet<'_>, zero: PageSet<'_>) -> io::Result<()> {
     let regions = vmm.regions();
     let pagemap = vmm.pagemap(session.peer_uid)?;
     for region in regions.iter() {
@@ -115,6 +107,13 @@ fn present(session: &Session, vmm: &Vmm, real: PageSet<'_>, zero: PageSet<'_>) -
             Tracker::Compare => pagemap.present_by_entries(region.addresses(), each)?,
         }
     }
+    let removed = session.state.removed();
+    for index in 0..real.words() {
+        // A VM that booted has its missing pages filled with zeros by the kernel.
+        let discarded = if session.mode == Mode::Boot { !0 } else { removed.word(index) };
+        zero.set_word(index, (zero.word(index) | discarded) & !real.word(index));
+    }
+    zero.remove(session.pages()..real.words() as u64 * 64);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Serves one VM's missing memory through userfaultfd and finds its dirty pages.
 //!
 //! The keeper starts it and asks it, over the control channel at descriptor 3: `start`, `pagemap`, `workset`, `dump`,
-//! `commit`, `abort`, `stats`. It tells the keeper `handshake` (with spares of the userfaultfd and of the
+//! `collect`, `commit`, `abort`, `stats`. It tells the keeper `handshake` (with spares of the userfaultfd and of the
 //! VMM's socket), `failed` and `gone`.
 //!
 //! ```text
@@ -15,6 +15,7 @@
 //!
 //! `thaw-pager probe DEVICE` tells what this kernel can do (`probe.rs`).
 
+mod collect;
 mod commit;
 mod diff;
 mod dump;
@@ -89,6 +90,7 @@ fn answer(session: &Session, request: Request) -> Result<Value, ControlError> {
     match request.op.as_str() {
         "pagemap" => take_pagemap(session, request),
         "dump" => dump::dump(session, request),
+        "collect" => collect::collect(session, request),
         "commit" => commit::commit(session, request),
         "abort" => commit::abort(session),
         "workset" => take_workset(session, request),

@@ -43,6 +43,27 @@ impl<'a> PageSet<'a> {
         });
     }
 
+    /// Leaves only what is in `other` too.
+    pub fn keep(&self, other: PageSet<'_>) {
+        self.words.iter().zip(other.words).for_each(|(word, other)| {
+            word.fetch_and(other.load(Ordering::Relaxed), Ordering::Relaxed);
+        });
+    }
+
+    /// Leaves only what is not in `other`.
+    pub fn subtract(&self, other: PageSet<'_>) {
+        self.words.iter().zip(other.words).for_each(|(word, other)| {
+            word.fetch_and(!other.load(Ordering::Relaxed), Ordering::Relaxed);
+        });
+    }
+
+    /// Takes in what is in `other`.
+    pub fn add(&self, other: PageSet<'_>) {
+        self.words.iter().zip(other.words).for_each(|(word, other)| {
+            word.fetch_or(other.load(Ordering::Relaxed), Ordering::Relaxed);
+        });
+    }
+
     pub fn clear(&self) {
         for word in self.words {
             word.store(0, Ordering::Relaxed);

@@ -102,7 +102,7 @@ pub fn start(channel: &Arc<Channel>, mut request: Request) -> Result<(Arc<Sessio
     Ok((session, json!({"tracker": tracker.name()})))
 }
 
-/// From here on the session has a VMM, whose working set is not recorded any more.
+/// From here on the session has the VMM that its predecessor had; its working set is not recorded any more.
 fn take_over(
     session: &Session,
     request: &mut Request,
@@ -110,7 +110,11 @@ fn take_over(
     socket: Option<usize>,
 ) -> Result<(), ControlError> {
     let (Some(uffd), Some(socket)) = (uffd, socket) else {
-        return Err(ControlError::invalid("a take-over needs the userfaultfd and the socket"));
+        // A VMM that fills its memory itself never shook hands with the one before either.
+        return match session.state.has_regions() {
+            false => Ok(()),
+            true => Err(ControlError::invalid("a take-over needs the userfaultfd and the socket")),
+        };
     };
     let regions = session.state.regions().map_err(ControlError::invalid)?;
     let (uffd, socket) = (request.take_fd(uffd)?, request.take_fd(socket)?);

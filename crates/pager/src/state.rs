@@ -86,6 +86,10 @@ impl State {
         words[4].store(regions.count() as u64, Ordering::Release);
     }
 
+    pub fn has_regions(&self) -> bool {
+        self.map.words()[4].load(Ordering::Acquire) != 0
+    }
+
     pub fn regions(&self) -> Result<Regions, String> {
         let words = &self.map.words()[..HEAD_WORDS];
         let count = usize::try_from(words[4].load(Ordering::Acquire)).unwrap_or(usize::MAX);

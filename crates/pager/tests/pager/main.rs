@@ -1,5 +1,6 @@
 //! The pager as its keeper runs it, real userfaultfd, and a stand-in for the VMM. Needs root.
 
+mod collect;
 mod discard;
 mod events;
 mod handshake;

@@ -7,15 +7,21 @@ const STEPS: u64 = 150;
 
 #[test]
 fn random_histories_scan() {
-    run_seeds("scan");
+    run_seeds("scan", |regions| World::boot("scan", regions));
 }
 
 #[test]
 fn random_histories_compare() {
-    run_seeds("compare");
+    run_seeds("compare", |regions| World::boot("compare", regions));
 }
 
-fn run_seeds(tracker: &'static str) {
+#[test]
+fn random_histories_of_a_vmm_that_tracks_its_writes() {
+    run_seeds("own scan", |regions| World::boot_own("scan", regions));
+    run_seeds("own compare", |regions| World::boot_own("compare", regions));
+}
+
+fn run_seeds(tracker: &str, boot: impl Fn(&[usize]) -> World) {
     let variable = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seeds = match variable("THAW_SEED") {
         Some(seed) => seed..seed + 1,
@@ -23,14 +29,14 @@ fn run_seeds(tracker: &'static str) {
     };
     for seed in seeds {
         eprintln!("tracker {tracker} THAW_SEED={seed}");
-        history(tracker, seed);
+        history(&boot, seed);
     }
 }
 
-fn history(tracker: &'static str, seed: u64) {
+fn history(boot: impl Fn(&[usize]) -> World, seed: u64) {
     let mut random = Random(seed);
     let regions = [30 + random.below(40) as usize, 100, 1 + random.below(130) as usize];
-    let mut world = World::boot(tracker, &regions);
+    let mut world = boot(&regions);
     let pages = world.pages() as u64;
     for _ in 0..STEPS {
         let at = random.below(pages) as usize;

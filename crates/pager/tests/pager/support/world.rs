@@ -1,9 +1,10 @@
 //! A sandbox's memory over its life: stand-in and pager, the builds made so far, and a model that says what every
 //! page must hold. Headers and diffs are judged by an implementation of their own: page by page.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,6 +37,15 @@ pub struct World {
     state: String,
     /// What the keeper keeps of the handshake: userfaultfd and socket.
     kept: Vec<OwnedFd>,
+    own: Option<OwnDiffs>,
+}
+
+/// Of a VMM that writes what changed into a file by itself.
+#[derive(Default)]
+struct OwnDiffs {
+    changed: BTreeSet<usize>,
+    /// The file of an earlier diff that was not committed.
+    file: Option<PathBuf>,
 }
 
 /// The result of a dump.
@@ -77,7 +87,13 @@ impl World {
             starts: 1,
             state: "state-0".to_owned(),
             kept,
+            own: None,
         }
+    }
+
+    /// With a VMM that tracks its writes by itself.
+    pub fn boot_own(tracker: &'static str, regions: &[usize]) -> Self {
+        Self { own: Some(OwnDiffs::default()), ..Self::boot(tracker, regions) }
     }
 
     pub fn pages(&self) -> usize {
@@ -86,22 +102,31 @@ impl World {
 
     pub fn write(&mut self, at: usize, seed: u64) {
         self.vmm.tell(&format!("write {at} {seed}"));
+        self.note(at);
         self.model[at * PAGE..][..PAGE].copy_from_slice(&page(seed));
     }
 
     pub fn poke(&mut self, at: usize, word: usize, value: u64) {
         self.vmm.tell(&format!("poke {at} {word} {value}"));
+        self.note(at);
         self.model[at * PAGE + word * 8..][..8].copy_from_slice(&value.to_le_bytes());
     }
 
     pub fn zero(&mut self, at: usize) {
         self.vmm.tell(&format!("zero {at}"));
+        self.note(at);
         self.model[at * PAGE..][..PAGE].fill(0);
     }
 
     pub fn discard(&mut self, at: usize, count: usize) {
         self.vmm.tell(&format!("discard {at} {count}"));
         self.model[at * PAGE..][..count * PAGE].fill(0);
+    }
+
+    fn note(&mut self, at: usize) {
+        if let Some(own) = &mut self.own {
+            own.changed.insert(at);
+        }
     }
 
     /// Every word of the VM's memory is the model's.
@@ -113,11 +138,7 @@ impl World {
     /// Dumps, and checks that parent and diff together are the model.
     pub fn dump(&mut self) -> Dumped {
         let id = self.next_id();
-        let memfile = self.dir.create(&format!("{}.memfile", format_build_id(&id)));
-        let runs = self.dir.create("runs");
-        let fds = [memfile, runs];
-        let request = json!({"op": "dump", "memfile": 0, "runs": 1});
-        let result = self.pager.ask(request, &borrow(&fds)).unwrap();
+        let result = self.seal(&id, None).unwrap();
         let places = self.apply(id, &result);
         let dumped = Dumped { id, result, places };
         self.assert_image(&dumped);
@@ -127,12 +148,41 @@ impl World {
     /// A dump that runs out of disk space.
     pub fn fail_dump(&mut self) {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let fds = [OwnedFd::from(full), self.dir.create("runs")];
-        let request = json!({"op": "dump", "memfile": 0, "runs": 1});
-        match self.pager.ask(request, &borrow(&fds)) {
+        let id = self.next_id();
+        match self.seal(&id, Some(full.into())) {
             Err(error) => assert_eq!(error["kind"], "exhausted", "{error}"),
             Ok(result) => assert_eq!(result["stored_bytes"], 0, "nothing was there to write"),
         }
+    }
+
+    /// `instead` of the file that is written to.
+    fn seal(&mut self, id: &BuildId, instead: Option<OwnedFd>) -> Result<Value, Value> {
+        let name = format!("{}.memfile", format_build_id(id));
+        if self.own.is_none() {
+            let memfile = instead.unwrap_or_else(|| self.dir.create(&name));
+            let fds = [memfile, self.dir.create("runs")];
+            return self.pager.ask(json!({"op": "dump", "memfile": 0, "runs": 1}), &borrow(&fds));
+        }
+        let kept = self.write_own(&name);
+        let runs = instead.unwrap_or_else(|| self.dir.create("runs"));
+        let fds = [self.dir.open(&name), runs];
+        self.pager.ask(json!({"op": "collect", "diff": 0, "runs": 1, "kept": kept}), &borrow(&fds))
+    }
+
+    /// What the VMM does: writes its changes, over those of the last file if that was not committed.
+    fn write_own(&mut self, name: &str) -> bool {
+        let Some(own) = &mut self.own else { return false };
+        let path = self.dir.path.join(name);
+        let kept = own.file.replace(path.clone());
+        match &kept {
+            Some(earlier) => std::fs::rename(earlier, &path).unwrap(),
+            None => File::create(&path).unwrap().set_len(self.model.len() as u64).unwrap(),
+        }
+        let file = File::options().write(true).open(path).unwrap();
+        for at in std::mem::take(&mut own.changed) {
+            file.write_all_at(&self.model[at * PAGE..][..PAGE], (at * PAGE) as u64).unwrap();
+        }
+        kept.is_some()
     }
 
     pub fn abort(&mut self) {
@@ -142,6 +192,9 @@ impl World {
     pub fn commit(&mut self, dumped: Dumped) {
         self.places = dumped.places;
         self.builds.push(dumped.id);
+        if let Some(own) = &mut self.own {
+            own.file = None;
+        }
         let (fds, builds) = self.source(0);
         let request = json!({"op": "commit", "header": 0, "builds": builds});
         self.pager.ask(request, &borrow(&fds)).unwrap();
@@ -156,6 +209,7 @@ impl World {
     pub fn restore_ahead(&mut self, workset: Option<&str>, sample: Option<u64>) {
         self.vmm.child.kill().unwrap();
         self.vmm.child.wait().unwrap();
+        self.own = self.own.as_ref().map(|_| OwnDiffs::default());
         self.pager.event("gone");
         let n = self.starts;
         self.starts += 1;
@@ -174,7 +228,8 @@ impl World {
         }
         let result = self.pager.ask(request, &borrow(&fds)).unwrap();
         assert_eq!(result["tracker"], self.tracker);
-        let wiring = Wiring { restore: true, scan: self.tracker == "scan", all_events: self.all_events };
+        let scan = self.tracker == "scan" && self.own.is_none();
+        let wiring = Wiring { restore: true, scan, all_events: self.all_events };
         let socket = self.dir.path.join(format!("socket-{n}"));
         self.vmm = StandIn::start(wiring, &self.regions, &socket, &self.dir.path.join("image"));
         self.kept = self.pager.shake_hands(self.vmm.child.id()).fds;
@@ -253,8 +308,9 @@ impl World {
             for at in (offset..end).step_by(PAGE) {
                 places[at as usize / PAGE] = match kind {
                     1 => {
+                        let place = if self.own.is_some() { at } else { stored };
                         stored += PAGE as u64;
-                        Some((id, stored - PAGE as u64))
+                        Some((id, place))
                     }
                     2 => {
                         zero += PAGE as u64;
