@@ -1,7 +1,7 @@
 # make demo: the main job on a real VM.   make test: everything.   Both set up what is missing.
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: release demo test check sim bench vectors setup generate crash soak
+.PHONY: release demo test test-vmm check sim bench vectors setup generate crash soak
 
 setup:
 	@sh scripts/setup.sh
@@ -11,6 +11,10 @@ demo:
 
 test:
 	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" node scripts/test.ts
+
+# Each VMM against the contract of all. THAW_FIRECRACKER_BIN and THAW_FIRECRACKER_KERNEL: a real Firecracker too.
+test-vmm:
+	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" node scripts/test.ts --only vmm
 
 # kill -9 at every step, and many rounds: minutes each; the results are kept in docs/results.
 crash:

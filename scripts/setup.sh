@@ -49,7 +49,7 @@ fi
 [ "${1:-}" != --check-only ] || exit 0
 
 say "Rust binaries ($target)"
-RUSTFLAGS="$flags" cargo build --release --locked --target "$target" --workspace --exclude thaw-preload >&2
+RUSTFLAGS="$flags" cargo build --release --locked --target "$target" --workspace --exclude thaw-preload --exclude thaw-fake-firecracker >&2
 cargo build --release --locked -p thaw-preload >&2
 
 say 'guest kernel and images'

@@ -2,7 +2,7 @@
  * Runs every suite and ends with one line: `N passed, N failed`. Unit tests run side by side, the ones on real
  * VMs one after another: they share the machine's two cores.
  *
- *   node scripts/test.ts [--only vectors|unit|pglite|rust|e2e] [--filter TEXT]
+ *   node scripts/test.ts [--only vectors|unit|pglite|rust|e2e|vmm] [--filter TEXT]
  */
 import { spawn } from 'node:child_process';
 import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -91,6 +91,13 @@ async function node(files: string[], concurrency: number, own: NodeJS.ProcessEnv
   return counts;
 }
 
+/** One after another, with the stand-in for Firecracker made before. */
+async function onVms(files: string[]): Promise<Counts> {
+  const fake = ['build', '--release', '--locked', '--target', target, '-p', 'thaw-fake-firecracker'];
+  if ((await run('cargo', fake, () => {})) !== 0) return { passed: 0, failed: 1 };
+  return node(files.sort(), 1);
+}
+
 const suites: Record<string, () => Promise<Counts>> = {
   vectors: async () => {
     const typescript = await node(globSync('packages/snapshot/src/**/vectors.test.ts'), 1);
@@ -109,7 +116,9 @@ const suites: Record<string, () => Promise<Counts>> = {
       { THAW_TEST_DATABASE: 'pglite' },
     ),
   rust: () => rust(['--target', target, '--workspace', '--exclude', 'thaw-preload']),
-  e2e: () => node(globSync('tests/**/*.test.ts').sort(), 1),
+  e2e: () => onVms(globSync('tests/**/*.test.ts')),
+  // Every VMM against its contract; a real Firecracker in THAW_FIRECRACKER_BIN too.
+  vmm: () => onVms(globSync(['packages/host-agent/src/vmm/**/*.test.ts', 'tests/e2e/vm/*.test.ts'])),
 };
 
 const names = values.only === undefined ? ['unit', 'pglite', 'rust', 'e2e'] : [values.only];

@@ -121,6 +121,20 @@ describe('thaw', () => {
     assert.equal(JSON.parse(await ok('snapshot', 'ls', '--json', '--type', 'snapshot')).length, 0);
   });
 
+  it('measures, and leaves nothing of it', async () => {
+    const { rounds, isolation, figures } = JSON.parse(await ok('bench', '--rounds', '1', '--json'));
+    assert.equal(rounds, 1);
+    assert.match(isolation, /^(hardware-vm|emulated)$/);
+    const median = (name: string): number =>
+      figures.find((figure: { name: string }) => figure.name === name)?.median;
+    for (const name of ['create', 'resume', 'create from a snapshot', 'later pause, VM stands still'])
+      assert.ok(median(name) > 0, `${name}: ${JSON.stringify(figures)}`);
+    assert.ok(median('later pause, stored') < median('first pause, stored'));
+    assert.equal(await ok('sandbox', 'ls', '--json'), '[]\n');
+    assert.equal(JSON.parse(await ok('snapshot', 'ls', '--json', '--type', 'snapshot')).length, 0);
+    assert.equal((await thaw.cli(['bench', '--rounds', '0'])).code, 1);
+  });
+
   it('says what is wrong, by exit code and in one line', async () => {
     for (const args of [
       ['sandbox', 'create', '--vcpus', 'many'],

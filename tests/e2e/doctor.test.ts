@@ -28,6 +28,8 @@ before(async () => {
     devices: { kvm: '/dev/kvm', userfaultfd: '/dev/userfaultfd', fuse: '/dev/fuse', tun: '/dev/net/tun' },
     versionDir: VERSION,
     qemu: '/usr/bin/qemu-system-x86_64',
+    vmm: 'auto',
+    firecracker: '/usr/local/bin/firecracker',
     postgres: '/usr/lib/postgresql',
     passwd: '/etc/passwd',
     cpuinfo: '/proc/cpuinfo',
@@ -66,6 +68,7 @@ test('says that sandboxes can run here, in words and in JSON', async () => {
   assert.equal(report.ok, true, asJson.stdout);
   for (const name of [
     'KVM',
+    'VMM',
     'userfaultfd',
     'PAGEMAP_SCAN',
     'FUSE',

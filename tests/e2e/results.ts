@@ -6,10 +6,11 @@ import path from 'node:path';
 /** The commit that is tested; empty outside a repository. */
 function commit(): string {
   try {
-    return execFileSync('git', ['describe', '--always', '--dirty'], {
-      cwd: import.meta.dirname,
-      encoding: 'utf8',
-    }).trim();
+    const git = (...args: string[]) =>
+      execFileSync('git', args, { cwd: path.join(import.meta.dirname, '../..'), encoding: 'utf8' }).trim();
+    // The results of other runs are no change of what is tested.
+    const changed = git('status', '--porcelain', '--', '.', ':!docs/results') !== '';
+    return `${git('rev-parse', '--short', 'HEAD')}${changed ? '-dirty' : ''}`;
   } catch {
     return '';
   }

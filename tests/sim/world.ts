@@ -103,13 +103,15 @@ export class World implements Disposable {
       THAW_DISK_RESERVE_MB: '0',
     });
     const guestDir = path.join(config.versionDir, 'guest');
+    const vmm = new RoomKit(this.room, gate);
     const { host } = await startHost({
       config,
       log,
       guestDir,
       cgroups: await Cgroups.open({ instance: 'sim', group: 'off' }),
       boot: await keepBootFiles(data, guestDir),
-      vmm: new RoomKit(this.room, gate),
+      vmm,
+      kitOf: async () => vmm,
       keepers: roomKeepers(this.room, gate),
       guests: roomGuests(this.room, gate),
       preloadSha: 'sim',

@@ -16,6 +16,7 @@ use thaw_control::{CHILD_FD, Channel, ControlError};
 
 use crate::connection::is_later;
 use crate::exec::{Launch, launch};
+use crate::guard::Guard;
 use crate::jail::Jail;
 use crate::request::{Capability, ChildSpec, Root};
 use crate::ring::Ring;
@@ -28,6 +29,7 @@ pub struct Child {
     /// Clock ticks since boot, as in /proc/PID/stat: with the pid it names this process and no later one.
     pub start_time: u64,
     pub pidfd: OwnedFd,
+    guard: Option<Guard>,
     pub channel: Option<Channel>,
     pub output: Option<File>,
     pub log: Ring,
@@ -67,6 +69,7 @@ impl Child {
             uid: spec.uid,
             gid: spec.gid,
             caps: Capability::set(&spec.caps),
+            privileged: spec.jailer,
             root,
             netns,
             fds,
@@ -74,11 +77,14 @@ impl Child {
             output: output_end,
         })
         .map_err(|error| ControlError::new("internal", format!("start of {program}: {error}")))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
+        let guard = if spec.jailer { Some(Guard::start(&pidfd)?) } else { None };
         Ok(Self {
             role,
             pid,
             start_time: start_time(pid)?,
-            pidfd: pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?,
+            pidfd,
+            guard,
             channel,
             output: Some(File::from(output)),
             log: Ring::new(spec.log_bytes),
@@ -120,6 +126,7 @@ impl Child {
         self.drain_output();
         self.output = None;
         self.channel = None;
+        self.guard = None;
         self.exit = Some(exit);
         Ok(Some(exit))
     }

@@ -1,13 +1,14 @@
 //! From a plan to a running child: what happens between fork and exec.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getpid};
-use rustix::thread::{CapabilitySet, CapabilitySets, Gid, LinkNameSpaceType, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, LinkNameSpaceType, Uid, UnshareFlags};
 
 /// Numbers below this are free for a child's inherited descriptors: the keeper occupies them itself, so no
 /// descriptor it opens (nor the pipe by which a failed exec is reported) can be overwritten by `dup2`.
@@ -34,7 +35,9 @@ pub struct Launch {
     pub uid: u32,
     pub gid: u32,
     pub caps: CapabilitySet,
-    /// chroot there before dropping privileges.
+    /// Keeps all rights.
+    pub privileged: bool,
+    /// The root of its own mount namespace, entered before dropping privileges.
     pub root: Option<CString>,
     pub netns: Option<OwnedFd>,
     /// (number in the child, descriptor)
@@ -60,6 +63,7 @@ pub fn launch(mut launch: Launch) -> io::Result<Pid> {
         uid: Uid::from_raw(launch.uid),
         gid: Gid::from_raw(launch.gid),
         caps: launch.caps,
+        privileged: launch.privileged,
         root: launch.root,
         netns: launch.netns,
         fds: launch.fds,
@@ -78,6 +82,7 @@ struct Plan {
     uid: Uid,
     gid: Gid,
     caps: CapabilitySet,
+    privileged: bool,
     root: Option<CString>,
     netns: Option<OwnedFd>,
     fds: Vec<(RawFd, OwnedFd)>,
@@ -99,17 +104,31 @@ fn become_child(plan: &Plan) -> io::Result<()> {
         rustix::process::setpriority_process(None, nice)?;
     }
     if let Some(root) = &plan.root {
-        rustix::process::chroot(root.as_c_str())?;
+        enter_jail(root)?;
     }
     rustix::process::chdir(c"/")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    drop_privileges(plan)?;
+    if !plan.privileged {
+        drop_privileges(plan)?;
+    }
     // Last: a change of credentials clears the parent-death signal.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     if rustix::process::getppid() != Some(plan.parent) {
         return Err(rustix::io::Errno::SRCH.into());
     }
     Ok(())
+}
+
+/// From here on the jail is all there is: no mount of the host is left in this process's namespace.
+fn enter_jail(root: &CStr) -> io::Result<()> {
+    let own = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    // SAFETY: none of these namespaces affects memory or descriptors, and a forked child has one thread.
+    unsafe { rustix::thread::unshare_unsafe(own) }?;
+    mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    rustix::process::chdir(root)?;
+    // Stacks the old root on the new one, where it is taken off.
+    rustix::process::pivot_root(c".", c".")?;
+    Ok(unmount(c".", UnmountFlags::DETACH)?)
 }
 
 fn drop_privileges(plan: &Plan) -> io::Result<()> {

@@ -23,6 +23,9 @@ pub struct JailSpec {
     dirs: Vec<String>,
     #[serde(default)]
     devices: Vec<Device>,
+    /// The tree is for a jailer of the VMM's own, which wants it at this path below the run folder, and brings the
+    /// program and makes the devices by itself.
+    jailer_root: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -44,6 +47,9 @@ enum Device {
     Kvm,
     #[serde(rename = "net/tun")]
     Tun,
+    /// For a VMM that registers its memory by itself; the host's node may be root's alone.
+    #[serde(rename = "userfaultfd")]
+    Userfaultfd,
 }
 
 /// A jail's own mounts; they go when it is dropped.
@@ -57,13 +63,17 @@ const HARDENED: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
 impl Jail {
     pub fn build(run_dir: &Path, spec: JailSpec) -> io::Result<Self> {
-        let root = run_dir.join("root");
-        make_dir(&root)?;
-        mount("tmpfs", &root, "tmpfs", HARDENED | MountFlags::NOEXEC, ROOT_OPTIONS)?;
+        let root = below(run_dir, spec.jailer_root.as_deref().unwrap_or("/root"))?;
+        fs::create_dir_all(&root)?;
+        let own = spec.jailer_root.is_none();
+        let flags = if own { HARDENED | MountFlags::NOEXEC } else { MountFlags::NOSUID };
+        mount("tmpfs", &root, "tmpfs", flags, ROOT_OPTIONS)?;
         let jail = Self { root, uid: spec.uid };
-        jail.bind_system()?;
         jail.bind_run(&run_dir.join("vmm"))?;
-        jail.make_devices(&spec.devices)?;
+        if own {
+            jail.bind_system()?;
+            jail.make_devices(&spec.devices)?;
+        }
         for dir in &spec.dirs {
             let path = jail.inside(dir)?;
             fs::create_dir_all(&path)?;
@@ -129,6 +139,7 @@ impl Jail {
                 Device::Urandom => ("urandom", 0o444),
                 Device::Kvm => ("kvm", 0o600),
                 Device::Tun => ("net/tun", 0o600),
+                Device::Userfaultfd => ("userfaultfd", 0o600),
             };
             let path = dev.join(name);
             if let Some(parent) = path.parent() {
@@ -158,16 +169,17 @@ impl Jail {
 
     /// A path of the jail as the keeper reaches it. Nothing in it may lead out.
     fn inside(&self, path: &str) -> io::Result<PathBuf> {
-        let relative = path.strip_prefix('/').unwrap_or_default();
-        let plain = Path::new(relative).components().all(|part| matches!(part, Component::Normal(_)));
-        if relative.is_empty() || !plain {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{path}: not a path of the jail"),
-            ));
-        }
-        Ok(self.root.join(relative))
+        below(&self.root, path)
     }
+}
+
+fn below(root: &Path, path: &str) -> io::Result<PathBuf> {
+    let relative = path.strip_prefix('/').unwrap_or_default();
+    let plain = Path::new(relative).components().all(|part| matches!(part, Component::Normal(_)));
+    if relative.is_empty() || !plain {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path}: not a path of the jail")));
+    }
+    Ok(root.join(relative))
 }
 
 impl Drop for Jail {

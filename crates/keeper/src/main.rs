@@ -12,6 +12,7 @@ mod connection;
 mod end;
 mod exec;
 mod forward;
+mod guard;
 mod jail;
 mod keeper;
 mod pending;
@@ -36,6 +37,9 @@ fn main() -> ExitCode {
     if first == "tsc" {
         println!("{{\"tsc_khz\":{}}}", tsc::measure_khz());
         return ExitCode::SUCCESS;
+    }
+    if first == guard::ARGUMENT {
+        return guard::run();
     }
     match start::run(PathBuf::from(first)) {
         Ok(()) => ExitCode::SUCCESS,

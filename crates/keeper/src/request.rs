@@ -73,6 +73,9 @@ pub struct ChildSpec {
     #[serde(default)]
     pub caps: Vec<Capability>,
     pub root: Root,
+    /// A jailer of the VMM's own: it stays root with all of root's rights, and gives them up before it becomes the VMM.
+    #[serde(default)]
+    pub jailer: bool,
     /// Path of a network namespace.
     pub netns: Option<String>,
     #[serde(default)]

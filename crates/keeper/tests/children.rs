@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{TestKeeper, UID, await_gone, await_link, is_alive, spawn_keeper, status_of};
+use common::{TestKeeper, UID, await_gone, is_alive, spawn_keeper, status_of};
 use serde_json::json;
 
 #[test]
@@ -166,7 +166,16 @@ fn a_jailed_child_sees_only_its_jail() {
             "root": "jail"});
         common::pid_of(&keeper.client.ok(request))
     };
-    await_link(pid, "root", keeper.dir.join("root").to_str().unwrap());
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let points: Vec<_> = mounts.lines().filter_map(|line| line.split(' ').nth(4)).collect();
+    let own = ["/", "/boot/kernel", "/dev", "/etc/ld.so.cache", "/run", "/usr"];
+    let system = ["/bin", "/sbin", "/lib", "/lib64"];
+    assert!(points.iter().all(|point| own.contains(point) || system.contains(point)), "{mounts}");
+    assert_eq!(points.iter().filter(|point| **point == "/").count(), 1, "{mounts}");
+    let namespace = |pid: &str, name: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
+    for name in ["mnt", "ipc", "uts"] {
+        assert_ne!(namespace(&pid.to_string(), name), namespace(&keeper.pid().to_string(), name), "{name}");
+    }
 }
 
 #[test]

@@ -65,7 +65,8 @@ pub fn collect(session: &Session, mut request: Request) -> Result<Value, Control
         diff.add_zero(pages);
     }
     let read_bytes = read(&file, written, &mut diff)?;
-    held.subtract(diff.stored());
+    zeroed.add(diff.blank());
+    held.keep(zeroed);
     for pages in held.runs() {
         let length = (pages.end - pages.start) * PAGE_BYTES;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;

@@ -27,6 +27,8 @@ pub struct Diff<'a> {
     compare: bool,
     stored: Box<[AtomicU64]>,
     zero: Box<[AtomicU64]>,
+    /// Pages added that hold nothing but zeros.
+    blank: Box<[AtomicU64]>,
     stored_bytes: u64,
 }
 
@@ -41,13 +43,14 @@ impl<'a> Diff<'a> {
         Self { memfile: Some(memfile.into()), compare, ..Self::sparse(parent, pages) }
     }
 
+    /// A VMM may have written what did not change, too.
     pub fn sparse(parent: &'a Source, pages: u64) -> Self {
-        let (stored, zero) = (new_words(pages), new_words(pages));
-        Self { parent, memfile: None, compare: false, stored, zero, stored_bytes: 0 }
+        let (stored, zero, blank) = (new_words(pages), new_words(pages), new_words(pages));
+        Self { parent, memfile: None, compare: true, stored, zero, blank, stored_bytes: 0 }
     }
 
-    pub fn stored(&self) -> PageSet<'_> {
-        PageSet::new(&self.stored)
+    pub fn blank(&self) -> PageSet<'_> {
+        PageSet::new(&self.blank)
     }
 
     /// Pages that read as zero; they count where the parent's do not.
@@ -117,6 +120,7 @@ impl<'a> Diff<'a> {
         let piece = self.parent.piece(range.start);
         let parent = piece.bytes(range);
         if page::is_zero(bytes) {
+            PageSet::new(&self.blank).insert(page..page + 1);
             // A parent that stores zeros holds the same bytes: worth no look unless all pages are compared.
             return if parent.is_some_and(|parent| !self.compare || !page::is_same(bytes, parent)) {
                 Verdict::Zero

@@ -1,6 +1,7 @@
 /** The command line: names, options and help. What a command does is in the file of its name. */
 import { Command } from 'commander';
 import { addBackup } from './backup/command.ts';
+import { bench } from './bench/bench.ts';
 import { type Context, collectPairs, wholeNumber } from './context.ts';
 import { addMachine } from './install/command.ts';
 import { addKey } from './key/command.ts';
@@ -66,6 +67,10 @@ export function buildProgram(commands: Commands): Command {
   addSnapshot(program.command('snapshot').description('templates made of sandboxes'), commands);
   addBackup(program, commands);
   addKey(program.command('key').description('API keys and what they may have at once'), commands);
+  json(program.command('bench').description('measure this installation, by the calls that its users make'))
+    .option('--rounds <n>', 'how often everything is done (5)', wholeNumber)
+    .option('-t, --template <name>', 'what is measured (minimal)')
+    .action((options) => bench(commands.context(options), options));
   addMachine(program, commands);
   return program;
 }

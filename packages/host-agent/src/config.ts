@@ -2,6 +2,9 @@
 import os from 'node:os';
 import { z } from 'zod';
 
+/** Where an operator puts it. */
+export const FIRECRACKER = '/usr/local/bin/firecracker';
+
 const schema = z.object({
   /** Builds, heads, sandboxes' disks; survives a reboot. */
   THAW_DATA: z.string().startsWith('/').default('/var/lib/thaw'),
@@ -13,6 +16,12 @@ const schema = z.object({
   THAW_UPLINK: z.string().min(1).optional(),
   /** Network slots kept ready; 0 keeps none. */
   THAW_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
+  /** What new VMs run under. */
+  THAW_VMM: z.enum(['auto', 'firecracker', 'qemu']).default('auto'),
+  THAW_FIRECRACKER_BIN: z.string().startsWith('/').default(FIRECRACKER),
+  /** Who builds Firecracker's jail: Thaw's keeper, or the jailer that comes with Firecracker. */
+  THAW_JAILER: z.enum(['own', 'official']).default('own'),
+  THAW_JAILER_BIN: z.string().startsWith('/').default('/usr/local/bin/jailer'),
   THAW_DIRTY: z.enum(['auto', 'scan', 'compare']).default('auto'),
   /** Kept free on the file system of THAW_DATA, besides what running sandboxes need to be paused. */
   THAW_DISK_RESERVE_MB: z.coerce.number().int().min(0).default(512),
@@ -44,6 +53,9 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     versionDir: value.THAW_VERSION_DIR,
     uplink: value.THAW_UPLINK,
     slotPool: value.THAW_SLOT_POOL,
+    vmm: value.THAW_VMM,
+    firecracker: value.THAW_FIRECRACKER_BIN,
+    jailer: value.THAW_JAILER === 'official' ? value.THAW_JAILER_BIN : undefined,
     tracker: value.THAW_DIRTY,
     diskReserveMb: value.THAW_DISK_RESERVE_MB,
     guestMemoryMb: value.THAW_MEMORY_MB ?? totalMb,

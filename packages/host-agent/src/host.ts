@@ -22,7 +22,10 @@ export interface Host {
   guests: Guests;
   /** The limits of sandboxes' processes. */
   cgroups: Cgroups;
+  /** What new VMs run under. */
   vmm: VmmKit;
+  /** What VMs and snapshots of `vmm` run under. Throws `invalid_state` where this host has no such VMM. */
+  kitOf(vmm: string): Promise<VmmKit>;
   preloadSha: string;
   /** What new VMs boot with. */
   boot: BootFiles;

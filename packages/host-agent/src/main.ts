@@ -22,7 +22,7 @@ import { requestFields } from './rpc/request.ts';
 import { routes } from './rpc/routes.ts';
 import { startHost } from './start.ts';
 import { keepBootFiles } from './vmm/boot-files.ts';
-import { qemuKit } from './vmm/qemu/kit.ts';
+import { chooseVmm } from './vmm/choose.ts';
 
 const SHUTDOWN_TIMEOUT_MS = 30_000;
 const MESSAGE_BYTES_MAX = 128 * 2 ** 20;
@@ -36,12 +36,15 @@ async function main(): Promise<void> {
   await probeData(binaries.blockstore, config.data);
   const guestDir = path.join(config.versionDir, 'guest');
   const boot = await keepBootFiles(config.data, guestDir);
-  const vmm = await qemuKit({
-    binaries,
-    accelerator: 'auto',
-    probe: { kernel: boot.kernel, cache: '/run/thaw.kvm-probe.json' },
+  const vmms = await chooseVmm({
+    wanted: config.vmm,
+    programs: binaries,
+    firecracker: config.firecracker,
+    jailer: config.jailer,
+    kernel: boot.kernel,
+    cache: (vmm) => `/run/thaw.${vmm}-probe.json`,
   });
-  log.info(vmm.info, 'virtual machines');
+  log.info({ ...vmms.chosen.info, why: vmms.why }, 'virtual machines');
 
   const fault = faultsFrom(process.env, config.run);
   const cgroups = undo.use(
@@ -53,7 +56,8 @@ async function main(): Promise<void> {
       config,
       log,
       cgroups,
-      vmm,
+      vmm: vmms.chosen,
+      kitOf: vmms.of,
       boot,
       fault,
       guestDir,

@@ -6,6 +6,9 @@ import { normalise } from './normalise.ts';
 import { isCount, isPowerOfTwo } from './number.ts';
 import type { Run } from './runs.ts';
 
+/** `packed`: stored runs follow each other in the build's file; `sparse`: each lies at its own offset. */
+export type Layout = 'packed' | 'sparse';
+
 export interface CreateHeader {
   readonly build: BuildId;
   /** Bytes of memory or disk; at least the parent's: what lies beyond the parent is zero fill. */
@@ -13,8 +16,7 @@ export interface CreateHeader {
   readonly blockSize: number;
   /** What changed since the parent, ascending; blocks in no run are the parent's. */
   readonly runs: readonly Run[];
-  /** `packed`: stored runs follow each other in the build's file; `sparse`: each lies at its own offset. */
-  readonly layout: 'packed' | 'sparse';
+  readonly layout: Layout;
   readonly parent?: Header | undefined;
 }
 

@@ -1,5 +1,5 @@
 export { type BuildId, isBuildId, ZERO_FILL } from './build-id.ts';
-export { type CreateHeader, createHeader, storedBytes } from './create.ts';
+export { type CreateHeader, createHeader, type Layout, storedBytes } from './create.ts';
 export { SnapshotFormatError } from './format-error.ts';
 export { buildsOf, checkHeader, type Entry, type Header, ownEntries } from './header.ts';
 export { type Found, lookup } from './lookup.ts';

@@ -170,7 +170,7 @@ describe('a VM', () => {
     const input = { binaries: stage.binaries, runDir: sandbox.keeper.runDir, spec: rest };
     await writeFile(file, JSON.stringify(input));
     await run([process.execPath, program, file]);
-    const vm = await stage.kit.attach(sandbox.keeper, sandbox.uids.vmm);
+    const vm = await stage.kit.attach(sandbox.keeper, spec);
     await sandbox.namespace.init(1);
     const build = await freeze(sandbox, vm, spec, spec.disk.top);
     await vm.memory.commit(build.memory);
@@ -180,7 +180,7 @@ describe('a VM', () => {
     assert.equal(await sandbox.namespace.sh('echo here'), 'here\n');
     await vm.kill();
     assert.deepEqual(await vm.gone, { code: null, signal: 9 });
-    await assert.rejects(stage.kit.attach(sandbox.keeper, sandbox.uids.vmm), { kind: 'unavailable' });
+    await assert.rejects(stage.kit.attach(sandbox.keeper, spec), { kind: 'unavailable' });
   });
 
   it('tells how its VMM ended', async () => {

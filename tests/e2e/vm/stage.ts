@@ -7,8 +7,8 @@ import path from 'node:path';
 import { createHeader, serialiseHeader } from '@thaw/snapshot';
 import { Keeper } from '../../../packages/host-agent/src/keeper/keeper.ts';
 import type { Build } from '../../../packages/host-agent/src/vmm/contract.ts';
+import { firecrackerKit } from '../../../packages/host-agent/src/vmm/firecracker/kit.ts';
 import { qemuKit } from '../../../packages/host-agent/src/vmm/qemu/kit.ts';
-import type { Binaries } from '../../../packages/host-agent/src/vmm/qemu/start.ts';
 import type {
   BootSpec,
   Chain,
@@ -17,26 +17,46 @@ import type {
   Tracker,
   VmmKit,
 } from '../../../packages/host-agent/src/vmm/vmm.ts';
+import { FIRECRACKER, KERNEL } from './firecracker.ts';
 import { Namespace } from './namespace.ts';
 
 const GUEST = process.env.THAW_GUEST ?? '/var/cache/thaw/guest';
 const BLOCK = 4096;
 
+/** Host paths of all programs. */
+interface Binaries {
+  keeper: string;
+  pager: string;
+  blockstore: string;
+  preload: string;
+  qemu: string;
+  firecracker: string;
+}
+
 export class Stage implements AsyncDisposable {
   readonly dir: string;
   readonly binaries: Binaries;
+  readonly kernel: string;
   readonly kit: VmmKit;
   readonly #undo: AsyncDisposableStack;
   #sandboxes = 0;
 
-  private constructor(dir: string, binaries: Binaries, kit: VmmKit, undo: AsyncDisposableStack) {
+  private constructor(
+    dir: string,
+    binaries: Binaries,
+    kernel: string,
+    kit: VmmKit,
+    undo: AsyncDisposableStack,
+  ) {
     this.dir = dir;
     this.binaries = binaries;
+    this.kernel = kernel;
     this.kit = kit;
     this.#undo = undo;
   }
 
-  static async open(): Promise<Stage> {
+  /** `jailer`: Firecracker's own. */
+  static async open(vmm: 'qemu' | 'firecracker' = 'qemu', jailer?: string): Promise<Stage> {
     await using undo = new AsyncDisposableStack();
     const dir = await mkdtemp(path.join(os.tmpdir(), 'thaw-vm-'));
     undo.defer(() => rm(dir, { recursive: true, force: true }));
@@ -50,14 +70,14 @@ export class Stage implements AsyncDisposable {
       blockstore: path.join(version, 'bin/thaw-blockstore'),
       preload: path.join(version, 'lib/libthaw_preload.so'),
       qemu: '/usr/bin/qemu-system-x86_64',
+      firecracker: FIRECRACKER,
     };
-    const probe = { kernel: path.join(GUEST, 'vmlinux') };
-    const kit = await qemuKit({ binaries, accelerator: 'tcg', probe });
-    return new Stage(dir, binaries, kit, undo.move());
-  }
-
-  get kernel(): string {
-    return path.join(GUEST, 'vmlinux');
+    const kernel = (vmm === 'firecracker' && KERNEL) || path.join(GUEST, 'vmlinux');
+    const kit =
+      vmm === 'qemu'
+        ? await qemuKit({ binaries, accelerator: 'tcg', probe: { kernel } })
+        : await firecrackerKit({ ...binaries, jailer });
+    return new Stage(dir, binaries, kernel, kit, undo.move());
   }
 
   get initramfs(): string {
@@ -116,6 +136,13 @@ export class SandboxStage {
     this.uids = { vmm: uid, pager: uid + 1, blockstore: uid + 2 };
   }
 
+  /** A file in the folder of the VMM's sockets, before the VMM starts. */
+  async vmmFile(name: string): Promise<string> {
+    const folder = path.join(this.keeper.runDir, 'vmm');
+    await mkdir(folder, { recursive: true });
+    return path.join(folder, name);
+  }
+
   /** Paths of a new disk layer. */
   layer(): Layer {
     const name = path.join(this.dir, `layer${++this.#layers}`);
@@ -147,6 +174,7 @@ export class SandboxStage {
       cmdline: [],
       tracker,
       pagerState: path.join(this.dir, 'run/pager.state'),
+      snapshotDir: path.join(this.dir, 'snapshot'),
     };
   }
 }

@@ -169,16 +169,3 @@ pub fn status_of(pid: u32, name: &str) -> String {
     let line = status.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap();
     line.split_once(':').unwrap().1.split_whitespace().collect::<Vec<_>>().join(" ")
 }
-
-/// Waits until the child has become the program it was started as.
-pub fn await_link(pid: u32, name: &str, expected: &str) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        let found = fs::read_link(format!("/proc/{pid}/{name}"));
-        if found.as_ref().is_ok_and(|path| path.to_str() == Some(expected)) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{name} of {pid} is {found:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}

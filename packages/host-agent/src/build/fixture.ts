@@ -83,7 +83,7 @@ export async function pauseInto(
   const { content, layer } = await fillBuild(store, open, change, parent?.content);
   const from = parent?.build.id ?? null;
   const build = await sealBuild(store, steps, 'pause', open, {
-    memory: { sizeBytes: content.memory.length, parent: from, machine: MACHINE },
+    memory: { sizeBytes: content.memory.length, parent: from, machine: MACHINE, layout: 'packed' },
     disk: { sizeBytes: content.disk.length, parent: from, layer },
     template: 'minimal',
   });

@@ -119,7 +119,7 @@ test('a build that no head was pointed at goes with its scope', async (t) => {
     await using open = await beginBuild(store, new Steps(), 'pause');
     const { content, layer } = await fillBuild(store, open, { memory: 'D', disk: 'D' }, undefined);
     const build = await sealBuild(store, new Steps(), 'pause', open, {
-      memory: { sizeBytes: content.memory.length, parent: null, machine: MACHINE },
+      memory: { sizeBytes: content.memory.length, parent: null, machine: MACHINE, layout: 'packed' },
       disk: { sizeBytes: content.disk.length, parent: null, layer },
       template: null,
     });
@@ -135,7 +135,7 @@ test('memory shorter than its runs is never sealed', async (t) => {
   await truncate(open.files.memfile, 100);
   await assert.rejects(
     sealBuild(store, new Steps(), 'pause', open, {
-      memory: { sizeBytes: 4096, parent: null, machine: MACHINE },
+      memory: { sizeBytes: 4096, parent: null, machine: MACHINE, layout: 'packed' },
       disk: { sizeBytes: 4096, parent: null, layer },
       template: null,
     }),

@@ -12,6 +12,7 @@ import {
   type BuildId,
   createHeader,
   type Header,
+  type Layout,
   type Machine,
   type Manifest,
   type ManifestImage,
@@ -43,7 +44,7 @@ export interface SealImage {
 /** Expected in the open build's folder: `rootfs.runs` and, with memory, `vmstate`, `memfile` and `memfile.runs`. */
 export interface Seal {
   /** Absent for a build that is a disk only. */
-  readonly memory?: SealImage & { readonly machine: Machine };
+  readonly memory?: SealImage & { readonly machine: Machine; readonly layout: Layout };
   /** `layer`: the sparse file, on the same file system, that becomes `rootfs`; without it `rootfs` is there already. */
   readonly disk: SealImage & { readonly layer?: string };
   readonly template: string | null;
@@ -68,8 +69,8 @@ export async function sealBuild(
   const { layer } = seal.disk;
   if (layer !== undefined) await steps.run(`${verb}:link-disk`, () => link(layer, files.rootfs));
   const { memory, disk } = await steps.run(`${verb}:write-headers`, async () => ({
-    memory: seal.memory && (await sealImage(store, open, 'memory', seal.memory)),
-    disk: await sealImage(store, open, 'disk', seal.disk),
+    memory: seal.memory && (await sealImage(store, open, 'memory', seal.memory, seal.memory.layout)),
+    disk: await sealImage(store, open, 'disk', seal.disk, 'sparse'),
   }));
   const names = memory === undefined ? [files.rootfs] : [files.rootfs, files.memfile, files.vmstate];
   const [content] = await all([
@@ -118,6 +119,7 @@ async function sealImage(
   open: OpenBuild,
   kind: ImageKind,
   image: SealImage,
+  layout: Layout,
 ): Promise<Sealed> {
   const files = IMAGE_FILES[kind];
   const runs = parseRuns(await readFile(open.files[files.runs]));
@@ -126,7 +128,7 @@ async function sealImage(
     size: image.sizeBytes,
     blockSize: BLOCK_BYTES,
     runs,
-    layout: kind === 'memory' ? 'packed' : 'sparse',
+    layout,
     parent: image.parent === null ? undefined : await parentHeader(store, image.parent, kind),
   });
   const fileBytes = (await stat(open.files[files.content])).size;

@@ -5,6 +5,7 @@ import { cgroups, fuse, kvm, memoryServing, reason, system } from './kernel.ts';
 import { addresses, forwarding, namespaces, nftables, port } from './network.ts';
 import { installation, node, postgres, qemu, tools, users } from './programs.ts';
 import { storage } from './storage.ts';
+import { vmm } from './vmm.ts';
 
 export interface Report {
   /** Sandboxes can run here. */
@@ -19,6 +20,7 @@ const PROBE_TIMEOUT_MS = 15_000;
 export const PROBES: readonly Probe[] = [
   { name: 'system', ifBroken: 'fail', run: system },
   { name: 'KVM', ifBroken: 'warn', run: kvm },
+  { name: 'VMM', ifBroken: 'fail', run: vmm },
   { name: 'userfaultfd', ifBroken: 'fail', run: memoryServing },
   { name: 'FUSE', ifBroken: 'fail', run: fuse },
   { name: 'tun', ifBroken: 'fail', run: namespaces },

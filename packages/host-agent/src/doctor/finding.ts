@@ -1,5 +1,7 @@
 /** What one probe found, and what to do about it. */
 
+import type { Wanted } from '../vmm/choose.ts';
+
 /**
  * `ok`: works. `warn`: sandboxes run, something is worse than it could be. `fail`: no sandbox can run.
  */
@@ -27,6 +29,9 @@ export interface Machine {
   /** Installed version: programs, libraries and the guest's files. */
   versionDir: string;
   qemu: string;
+  /** What is wanted: THAW_VMM. */
+  vmm: Wanted;
+  firecracker: string;
   /** The folder of Debian's PostgreSQL versions. */
   postgres: string;
   /** Holds the system's users. */

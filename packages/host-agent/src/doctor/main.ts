@@ -10,6 +10,8 @@ try {
     devices: { kvm: '/dev/kvm', userfaultfd: '/dev/userfaultfd', fuse: '/dev/fuse', tun: '/dev/net/tun' },
     versionDir: config.versionDir,
     qemu: '/usr/bin/qemu-system-x86_64',
+    vmm: config.vmm,
+    firecracker: config.firecracker,
     postgres: '/usr/lib/postgresql',
     passwd: '/etc/passwd',
     cpuinfo: '/proc/cpuinfo',

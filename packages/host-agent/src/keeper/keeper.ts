@@ -25,7 +25,9 @@ export interface Jail {
   binds: { source: string; target: string; ro: boolean }[];
   /** Empty folders of the jail's user. */
   dirs: string[];
-  devices: ('null' | 'urandom' | 'kvm' | 'net/tun')[];
+  devices: ('null' | 'urandom' | 'kvm' | 'net/tun' | 'userfaultfd')[];
+  /** For a jailer of the VMM's own: where below the run folder it expects the tree, into which it brings the rest. */
+  jailer_root?: string;
 }
 
 export interface ChildSpec {
@@ -36,6 +38,8 @@ export interface ChildSpec {
   gid: number;
   caps?: 'SYS_PTRACE'[];
   root: 'jail' | 'host';
+  /** A jailer: it keeps root's rights until it becomes the VMM. */
+  jailer?: boolean;
   /** Path of a network namespace; the keeper's own unless given. */
   netns?: string;
   fds?: ({ as: number } & FdSource)[];

@@ -19,7 +19,7 @@ function build(size: BuildSize) {
 
 export function sandboxInfo(host: Host, sandbox: Sandbox): MessageInitShape<typeof SandboxInfoSchema> {
   const { record, state } = sandbox;
-  const { info } = host.vmm;
+  const { info } = state.status === 'running' ? state.machine.vm : host.vmm;
   return {
     sandboxId: record.id,
     status: state.status,

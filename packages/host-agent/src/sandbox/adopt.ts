@@ -96,7 +96,8 @@ export async function sweepRemains(
 
 async function readState(paths: SandboxPaths): Promise<MachineState | undefined> {
   return await readFile(paths.machine, 'utf8').then(
-    (text) => JSON.parse(text) as MachineState,
+    // One that an older host agent wrote does not say: there was only one.
+    (text) => ({ vmm: 'qemu', ...(JSON.parse(text) as object) }) as MachineState,
     () => undefined,
   );
 }
@@ -111,8 +112,13 @@ export async function adopt(host: Host, records: readonly SandboxRecord[], found
     sandbox.state = await settle(host, sandbox, head, found);
     host.registry.add(sandbox);
     if (sandbox.state.status === 'running') watch(host, sandbox, sandbox.state.machine);
-    else await rm(new SandboxPaths(host.config, record.id).disk, { recursive: true, force: true });
+    else await removeLeftovers(new SandboxPaths(host.config, record.id));
   }
+}
+
+/** What only a running VM needs. */
+async function removeLeftovers({ disk, snapshot }: SandboxPaths): Promise<void> {
+  for (const folder of [disk, snapshot]) await rm(folder, { recursive: true, force: true });
 }
 
 async function settle(
@@ -154,7 +160,9 @@ async function takeOver(host: Host, { record, keeper, state, head, pagerRuns }: 
     const { tracker } = host.config;
     await replacePager(host, keeper, { id, memoryMb, slot, memoryBase: state.memoryBase, tracker });
   }
-  const vm = await host.vmm.attach(keeper, slot.uids.vmm);
+  const { snapshot: snapshotDir } = new SandboxPaths(host.config, record.id);
+  const kit = await host.kitOf(state.vmm);
+  const vm = await kit.attach(keeper, { uids: slot.uids, snapshotDir });
   // The VM will write to the layer that is the disk of a build it was not moved to: nothing may start from that one.
   const owner = { kind: 'sandbox', id: record.id } as const;
   if (head.build !== state.base)

@@ -2,10 +2,12 @@
 import { ThawError } from '@thaw/api';
 import { type Machine, mismatches } from '@thaw/snapshot';
 import type { Host } from '../host.ts';
+import type { VmmKit } from '../vmm/vmm.ts';
 
-/** Throws `invalid_state` with every reason; nothing has been started then. */
-export function checkMachine(host: Host, machine: Machine): void {
-  const { vmm, version, machine: machineType, cpuModel, accelerator, tscKhz } = host.vmm.info;
+/** What runs it. Throws `invalid_state` with every reason against it; nothing has been started then. */
+export async function kitFor(host: Host, machine: Machine): Promise<VmmKit> {
+  const kit = await host.kitOf(machine.vmm);
+  const { vmm, version, machine: machineType, cpuModel, accelerator, tscKhz } = kit.info;
   const reasons = mismatches(machine, {
     vmm,
     vmm_version: version,
@@ -17,4 +19,5 @@ export function checkMachine(host: Host, machine: Machine): void {
   if (reasons.length > 0) {
     throw new ThawError('invalid_state', `the snapshot can't be restored here: ${reasons.join('; ')}`);
   }
+  return kit;
 }

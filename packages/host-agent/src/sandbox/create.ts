@@ -12,7 +12,7 @@ import { releaseBuild } from '../build/release.ts';
 import { type Host, newSteps } from '../host.ts';
 import { checkedEgress, OPEN_EGRESS } from '../network/egress.ts';
 import { templateFacts } from '../template/facts.ts';
-import { checkMachine } from './compatible.ts';
+import { kitFor } from './compatible.ts';
 import { removeSandboxFiles, type SandboxRecord, writeRecord } from './record.ts';
 import { checkRoom } from './room.ts';
 import { nowSeconds, Sandbox } from './sandbox.ts';
@@ -29,7 +29,7 @@ export async function create(host: Host, request: CreateSandboxRequest): Promise
   const acquired = await acquireTemplate(host, request.template);
   using held = new DisposableStack();
   held.use(acquired.hold);
-  const record = newRecord(host, request, acquired);
+  const record = await newRecord(host, request, acquired);
   const sandbox = new Sandbox(record, { status: 'pending' });
   host.registry.add(sandbox);
   return await sandbox.exclusive('create', async () => {
@@ -66,7 +66,11 @@ async function acquireTemplate(host: Host, id: string): Promise<Acquired> {
   }
 }
 
-function newRecord(host: Host, request: CreateSandboxRequest, { head, build }: Acquired): SandboxRecord {
+async function newRecord(
+  host: Host,
+  request: CreateSandboxRequest,
+  { head, build }: Acquired,
+): Promise<SandboxRecord> {
   const facts = templateFacts(head.facts);
   const machine = build.manifest.machine;
   const locked = machine === null ? undefined : { vcpus: machine.vcpus, memoryMb: facts.memoryMb };
@@ -88,7 +92,7 @@ function newRecord(host: Host, request: CreateSandboxRequest, { head, build }: A
     started: true,
   };
   if (machine !== null) {
-    checkMachine(host, machine);
+    await kitFor(host, machine);
     if (record.vcpus !== machine.vcpus || record.memoryMb !== facts.memoryMb || record.diskMb !== imageMb) {
       throw new ThawError(
         'invalid_request',

@@ -11,7 +11,7 @@ import { retire } from '../metrics/paging.ts';
 import type { Slot } from '../network/pool.ts';
 import type { Steps } from '../os/step.ts';
 import type { BootFiles } from '../vmm/boot-files.ts';
-import type { Chain, Layer, Tracker, Vm } from '../vmm/vmm.ts';
+import type { Chain, Layer, Tracker, Vm, VmmKind } from '../vmm/vmm.ts';
 import { keepConsole } from './console.ts';
 import { SandboxPaths } from './paths.ts';
 import type { SandboxRecord } from './record.ts';
@@ -84,6 +84,7 @@ export class Machine {
       base: this.base,
       memoryBase: this.memoryBase,
       top: this.#top,
+      vmm: this.vm.info.vmm,
       kernel: this.boot.kernelSha,
       initramfs: this.boot.initramfsSha,
       moving,
@@ -94,7 +95,7 @@ export class Machine {
 
   /** The stamps by which a host can tell whether it may restore what this VM's seal holds. */
   get facts(): MachineFacts {
-    const { vmm, version, machine, cpuModel, accelerator, tscKhz } = this.#host.vmm.info;
+    const { vmm, version, machine, cpuModel, accelerator, tscKhz } = this.vm.info;
     return {
       vmm,
       vmm_version: version,
@@ -225,7 +226,8 @@ export class Machine {
     await using rest = new AsyncDisposableStack();
     rest.defer(() => this.slot.release());
     rest.defer(() => this.#hold[Symbol.dispose]());
-    rest.defer(() => rm(this.#paths.disk, { recursive: true, force: true }));
+    for (const folder of [this.#paths.disk, this.#paths.snapshot])
+      rest.defer(() => rm(folder, { recursive: true, force: true }));
     rest.defer(() => rm(this.#paths.run, { recursive: true, force: true }));
     rest.defer(() => this.#host.cgroups.remove(this.#id));
     rest.defer(() => endKeeper(this.keeper));
@@ -257,6 +259,7 @@ export interface MachineState {
   base: BuildId;
   memoryBase: BuildId | null;
   top: number;
+  vmm: VmmKind;
   kernel: string;
   initramfs: string;
   /** Whether the VM stands on these builds already, or still, nobody can tell. */

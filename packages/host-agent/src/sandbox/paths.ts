@@ -29,6 +29,11 @@ export class SandboxPaths {
     return { data: path.join(this.disk, `${name}.top`), zeros: path.join(this.disk, `${name}.zeros`) };
   }
 
+  /** Of a VMM that writes memory and device state by itself; on the file system of the builds. */
+  get snapshot(): string {
+    return path.join(this.data, 'snapshot');
+  }
+
   /** What a restarted host agent needs to take the running VM over. */
   get machine(): string {
     return path.join(this.run, 'machine.json');

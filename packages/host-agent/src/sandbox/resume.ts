@@ -8,7 +8,7 @@ import { measureBuild } from '../build/measure.ts';
 import { type Host, newSteps } from '../host.ts';
 import type { Egress } from '../network/egress.ts';
 import type { Steps } from '../os/step.ts';
-import { checkMachine } from './compatible.ts';
+import { kitFor } from './compatible.ts';
 import type { Machine } from './machine.ts';
 import { SandboxPaths } from './paths.ts';
 import { writeRecord } from './record.ts';
@@ -61,7 +61,7 @@ async function restore(
   using held = new DisposableStack();
   held.use(acquired.hold);
   const { build } = acquired;
-  if (!cold) checkMachine(host, machineOf(build));
+  if (!cold) await kitFor(host, machineOf(build));
   if (build.memory !== null) sandbox.build = await measureBuild(build);
   const paths = new SandboxPaths(host.config, sandbox.id);
   // Until the VM runs, the record keeps what a start that fails or is cut off goes back to.

@@ -8,6 +8,7 @@
  * the next seal.
  */
 import { rm } from 'node:fs/promises';
+import type { Layout } from '@thaw/snapshot';
 import type { OpenBuild } from '../build/begin.ts';
 import { beginBuild } from '../build/begin.ts';
 import type { Build } from '../build/build.ts';
@@ -58,11 +59,16 @@ export async function seal(
       host.guests.prepare(machine.slot.hostAddress, PREPARE_TIMEOUT_MS),
     );
     if (!responsive) host.log.warn({ sandbox: record.id }, 'the guest did not freeze its processes in time');
-    await freeze(steps, verb, machine, open, frozen);
+    const layout = await freeze(steps, verb, machine, open, frozen);
     if (goOn) await steps.run(`${verb}:go-on`, () => frozen.thaw());
     await steps.run(`${verb}:flush-layer`, () => machine.vm.disk.flush());
     build = await sealBuild(host.builds, steps, verb, open, {
-      memory: { sizeBytes: record.memoryMb * MIB, parent: machine.memoryBase, machine: machine.facts },
+      memory: {
+        sizeBytes: record.memoryMb * MIB,
+        parent: machine.memoryBase,
+        machine: machine.facts,
+        layout,
+      },
       disk: { sizeBytes: record.diskMb * MIB, parent: machine.base, layer: machine.layer.data },
       template: record.template,
       guestUnresponsive: !responsive,
@@ -99,7 +105,7 @@ async function freeze(
   machine: Machine,
   open: OpenBuild,
   frozen: Frozen,
-): Promise<void> {
+): Promise<Layout> {
   const { vm } = machine;
   await steps.run(`${verb}:flush`, () => vm.disk.flush());
   const started = performance.now();
@@ -112,9 +118,11 @@ async function freeze(
     steps.run(`${verb}:rotate`, () => frozen.rotate(open.files.rootfsRuns)),
   ]);
   steps.note('frozen', performance.now() - started);
-  for (const result of [saved, dumped, rotated]) if (result.status === 'rejected') throw result.reason;
-  if (dumped.status === 'fulfilled' && rotated.status === 'fulfilled')
-    observeSeal(dumped.value, rotated.value);
+  if (saved.status === 'rejected') throw saved.reason;
+  if (dumped.status === 'rejected') throw dumped.reason;
+  if (rotated.status === 'rejected') throw rotated.reason;
+  observeSeal(dumped.value, rotated.value);
+  return dumped.value.layout;
 }
 
 /** What has been done to a VM on the way to a seal, and the way back. */

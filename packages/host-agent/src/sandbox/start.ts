@@ -47,6 +47,7 @@ export async function startMachine(
   ]);
   // Undone the other way round: the slot goes when nothing is in it any more.
   if (taken.status === 'fulfilled') undo.defer(() => taken.value.release());
+  undo.defer(() => rm(paths.snapshot, { recursive: true, force: true }));
   undo.defer(() => rm(paths.disk, { recursive: true, force: true }));
   undo.defer(() => rm(paths.run, { recursive: true, force: true }));
   undo.defer(() => host.cgroups.remove(record.id));
@@ -191,6 +192,7 @@ async function startVm(
     cmdline: [],
     tracker: host.config.tracker,
     pagerState: paths.pagerState,
+    snapshotDir: paths.snapshot,
     disk: {
       sizeBytes,
       top: paths.top('0'),
@@ -198,13 +200,14 @@ async function startVm(
       grow: build.disk.header.size < sizeBytes,
     },
   };
-  return build.memory === null
-    ? host.vmm.boot({ kind: 'boot', ...base })
-    : host.vmm.restore({
-        kind: 'restore',
-        ...base,
-        memory: chainOf(build.memory),
-        ...(await worksetOf(verb, build)),
-        vmstate: build.files.vmstate,
-      });
+  const { machine } = build.manifest;
+  if (build.memory === null || machine === null) return host.vmm.boot({ kind: 'boot', ...base });
+  const kit = await host.kitOf(machine.vmm);
+  return kit.restore({
+    kind: 'restore',
+    ...base,
+    memory: chainOf(build.memory),
+    ...(await worksetOf(verb, build)),
+    vmstate: build.files.vmstate,
+  });
 }

@@ -3,7 +3,8 @@ import { z } from 'zod';
 import type { FdSource, Keeper } from '../keeper/keeper.ts';
 import { KeeperError } from '../keeper/wire.ts';
 import { addChain, NOFILE_MAX } from './chain.ts';
-import type { Chain, Disk, DiskSpec, Layer } from './vmm.ts';
+import type { Programs } from './roles.ts';
+import type { BootSpec, Chain, Disk, DiskSpec, Layer, RestoreSpec } from './vmm.ts';
 
 /** A vmstate stores the path of its disk, so it is the same in every jail for ever. */
 const DISK_DIR = '/tmp/fc-vm';
@@ -103,4 +104,15 @@ function addLayer(fds: FdSource[], layer: Layer): { top: number; zeros: number }
   const top = fds.push({ open: layer.data, flags: 'create' }) - 1;
   const zeros = fds.push({ open: layer.zeros, flags: 'create' }) - 1;
   return { top, zeros };
+}
+
+/** A VM's disk with its final size; the jail must be built. */
+export async function startDisk(programs: Programs, spec: BootSpec | RestoreSpec): Promise<BlockStore> {
+  const disk = await BlockStore.start(spec.keeper, {
+    ...spec.disk,
+    program: programs.blockstore,
+    uid: spec.uids.blockstore,
+  });
+  if (spec.disk.grow) await disk.grow(spec.uids.vmm);
+  return disk;
 }

@@ -5,7 +5,18 @@ import { ThawError } from '@thaw/api';
 import { z } from 'zod';
 import type { ChildSpec, FdSource, Keeper } from '../keeper/keeper.ts';
 import { addChain, NOFILE_MAX } from './chain.ts';
-import type { Chain, Dumped, Memory, MemoryStats, Tracker, Workset } from './vmm.ts';
+import type { Programs } from './roles.ts';
+import type {
+  BootSpec,
+  Chain,
+  Dumped,
+  Memory,
+  MemoryStats,
+  PagerSpec as PagerParts,
+  RestoreSpec,
+  Tracker,
+  Workset,
+} from './vmm.ts';
 
 const START_TIMEOUT_MS = 5000;
 /** A dump writes up to all of the guest's memory. */
@@ -118,11 +129,13 @@ export class Pager implements Memory {
   static async replace(keeper: Keeper, spec: PagerSpec): Promise<void> {
     const listen = pagerSocket(keeper.runDir);
     await rm(listen, { force: true });
+    const { kept } = await keeper.status();
+    // A VMM that filled its memory itself never met the dead one.
+    const met = kept.includes('pager.handshake');
     const fds: FdSource[] = [
       { listen, uid: spec.vmmUid, mode: 0o600 },
       { open: spec.state, flags: 'rw' },
-      { kept: 'pager.handshake' },
-      { kept: 'pager.handshake.1' },
+      ...(met ? [{ kept: 'pager.handshake' }, { kept: 'pager.handshake.1' }] : []),
     ];
     const request = {
       op: 'start',
@@ -132,14 +145,14 @@ export class Pager implements Memory {
       peer_uid: spec.vmmUid,
       listen: 0,
       state: 1,
-      uffd: 2,
-      socket: 3,
+      ...(met && { uffd: 2, socket: 3 }),
       ...addChain(fds, spec.chain),
     };
+    const pagemap = { op: 'pagemap', pagemap: 0 };
     await Promise.all([
       keeper.spawn('pager', childOf(spec), true),
       keeper.ask('pager', request, fds, START_TIMEOUT_MS),
-      keeper.ask('pager', { op: 'pagemap', pagemap: 0 }, [{ pagemap: 'vmm' }], START_TIMEOUT_MS),
+      met && keeper.ask('pager', pagemap, [{ pagemap: 'vmm' }], START_TIMEOUT_MS),
     ]);
   }
 
@@ -187,11 +200,26 @@ export class Pager implements Memory {
   }
 
   async dump(files: { memfile: string; runs: string }): Promise<Dumped> {
-    const fds: FdSource[] = [
-      { open: files.memfile, flags: 'create' },
-      { open: files.runs, flags: 'create' },
-    ];
-    const result = await this.#keeper.ask('pager', { op: 'dump', memfile: 0, runs: 1 }, fds, DUMP_TIMEOUT_MS);
+    const memfile: FdSource = { open: files.memfile, flags: 'create' };
+    return { ...(await this.#seal({ op: 'dump', memfile: 0 }, memfile, files.runs)), layout: 'packed' };
+  }
+
+  /**
+   * Makes a diff of `file`, in which the VMM has written what changed, where it lies. `kept`: it is the file that was
+   * collected last, and not committed.
+   */
+  async collect(file: string, runs: string, kept: boolean): Promise<Dumped> {
+    const diff: FdSource = { open: file, flags: 'rw' };
+    return { ...(await this.#seal({ op: 'collect', diff: 0, kept }, diff, runs)), layout: 'sparse' };
+  }
+
+  async #seal(
+    request: { op: string } & Record<string, unknown>,
+    content: FdSource,
+    runs: string,
+  ): Promise<Omit<Dumped, 'layout'>> {
+    const fds: FdSource[] = [content, { open: runs, flags: 'create' }];
+    const result = await this.#keeper.ask('pager', { ...request, runs: 1 }, fds, DUMP_TIMEOUT_MS);
     const dumped = dumpedSchema.parse(result);
     return {
       storedBytes: dumped.stored_bytes,
@@ -245,4 +273,27 @@ function addWorkset(fds: FdSource[], workset: Workset | undefined): { workset?: 
   if (workset === undefined) return {};
   const index = fds.push({ open: workset.file, flags: 'r' }) - 1;
   return workset.turn === undefined ? { workset: index } : { workset: index, sample: workset.turn };
+}
+
+/** The pager of a VM that is about to start; it listens for its VMM. */
+export function startPager(programs: Programs, spec: BootSpec | RestoreSpec): Promise<Pager> {
+  const source = spec.kind === 'restore' ? { chain: spec.memory, workset: spec.workset } : {};
+  return Pager.start(spec.keeper, { ...pagerOf(programs, spec), ...source });
+}
+
+/** Another pager for a VMM whose own has died. */
+export async function replacePager(programs: Programs, keeper: Keeper, spec: PagerParts): Promise<void> {
+  const chain = spec.memory && { chain: spec.memory };
+  await Pager.replace(keeper, { ...pagerOf(programs, spec), ...chain });
+}
+
+function pagerOf(programs: Programs, spec: Omit<PagerParts, 'memory'>): PagerSpec {
+  return {
+    program: programs.pager,
+    uid: spec.uids.pager,
+    vmmUid: spec.uids.vmm,
+    memoryBytes: spec.memoryMb * 2 ** 20,
+    tracker: spec.tracker,
+    state: spec.pagerState,
+  };
 }

@@ -8,9 +8,10 @@
  *
  * A call that takes too long kills the VM: a monitor in an unknown state is never asked again.
  */
+import type { Layout } from '@thaw/snapshot';
 import type { Exit, Keeper } from '../keeper/keeper.ts';
 
-export type VmmKind = 'qemu' | 'fake';
+export type VmmKind = 'qemu' | 'firecracker' | 'fake';
 export type Accelerator = 'kvm' | 'tcg' | 'none';
 export type Isolation = 'hardware-vm' | 'emulated';
 
@@ -72,6 +73,8 @@ interface VmSpec {
   tracker: 'auto' | Tracker;
   /** Where the pager keeps what a replacement needs to know; under the run folder. */
   pagerState: string;
+  /** A folder on the file system of the builds, for a VMM that writes memory and device state by itself. */
+  snapshotDir: string;
 }
 
 export interface BootSpec extends VmSpec {
@@ -107,10 +110,12 @@ export interface VmmKit {
    * A VM that an earlier host agent started, by its keeper; running or stopped. What that one may have dumped or
    * rotated is still uncommitted. Throws `unavailable` when the VM has ended.
    */
-  attach(keeper: Keeper, vmmUid: number): Promise<Vm>;
+  attach(keeper: Keeper, spec: AttachSpec): Promise<Vm>;
   /** Serves the memory of a VM whose pager died; its guest waits until then. Throws when that can't be. */
   replacePager(keeper: Keeper, spec: PagerSpec): Promise<void>;
 }
+
+export interface AttachSpec extends Pick<VmSpec, 'uids' | 'snapshotDir'> {}
 
 export interface PagerSpec extends Pick<VmSpec, 'uids' | 'memoryMb' | 'pagerState' | 'tracker'> {
   /** What was committed last, or restored; nothing of a VM that booted and was never sealed. */
@@ -144,7 +149,7 @@ export interface Saved {
 export interface Memory {
   readonly backend: Backend;
   readonly tracker: Tracker;
-  /** Writes the dirty blocks of a stopped VM, packed, and the list of runs (24-byte records); both files are new. */
+  /** Writes the dirty blocks of a stopped VM, and the list of runs (24-byte records); both files are new. */
   dump(files: { memfile: string; runs: string }): Promise<Dumped>;
   /** The dump is sealed: pages come from `chain` from now on, and the dirty set is forgotten. */
   commit(chain: Chain): Promise<void>;
@@ -158,6 +163,8 @@ export interface Memory {
 }
 
 export interface Dumped {
+  /** Of the memfile. */
+  layout: Layout;
   storedBytes: number;
   zeroBytes: number;
   readBytes: number;

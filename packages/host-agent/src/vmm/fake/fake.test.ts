@@ -27,6 +27,7 @@ async function open(kit = new FakeKit()): Promise<World<FakeKit>> {
       disk: { sizeBytes: 2 ** 20, top: { data: `${name}.data`, zeros: `${name}.zeros` } },
       tracker: 'auto',
       pagerState: '',
+      snapshotDir: '',
     };
   };
   return {

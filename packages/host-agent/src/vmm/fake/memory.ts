@@ -24,7 +24,7 @@ export class FakeMemory implements Memory {
     await writeFile(files.runs, serialiseRuns(runs), { flag: 'wx' });
     this.#dumped = new Set(this.pages.written.keys());
     const sizes = totals(runs);
-    return { ...sizes, readBytes: sizes.storedBytes, scanUs: 0, copyUs: 0 };
+    return { ...sizes, layout: 'packed', readBytes: sizes.storedBytes, scanUs: 0, copyUs: 0 };
   }
 
   async commit(chain: Chain): Promise<void> {

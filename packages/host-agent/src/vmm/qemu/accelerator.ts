@@ -3,15 +3,13 @@
  * half-way), so a kernel is started once.
  */
 import { spawn } from 'node:child_process';
-import { access, constants, readFile, writeFile } from 'node:fs/promises';
-import { z } from 'zod';
+import { access, constants } from 'node:fs/promises';
+import { FIRST_WORDS, remembered } from '../probe-cache.ts';
 import { CPU_MODEL, MACHINE } from './argv.ts';
 
 /** The first words take a tenth of a second where they come at all. */
 const PROBE_TIMEOUT_MS = 3000;
 const OUTPUT_BYTES_MAX = 256 * 1024;
-
-const cacheSchema = z.object({ bootId: z.string(), program: z.string(), works: z.boolean() });
 
 /** True when a guest kernel says its first words under KVM. `cache` keeps the answer until the host boots again. */
 export async function kvmWorks(
@@ -23,21 +21,7 @@ export async function kvmWorks(
     () => false,
   );
   if (!usable) return false;
-  const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
-  const known = cache === undefined ? undefined : await readCache(cache);
-  if (known?.bootId === bootId && known.program === program) return known.works;
-  const works = await starts(program, kernel);
-  if (cache !== undefined) await writeFile(cache, JSON.stringify({ bootId, program, works }));
-  return works;
-}
-
-async function readCache(file: string): Promise<z.infer<typeof cacheSchema> | undefined> {
-  try {
-    return cacheSchema.parse(JSON.parse(await readFile(file, 'utf8')));
-  } catch {
-    // Missing or damaged: the probe is simply run again.
-    return undefined;
-  }
+  return remembered(cache, program, () => starts(program, kernel));
 }
 
 function starts(program: string, kernel: string): Promise<boolean> {
@@ -56,11 +40,11 @@ function starts(program: string, kernel: string): Promise<boolean> {
     const timer = setTimeout(() => child.kill('SIGKILL'), PROBE_TIMEOUT_MS);
     child.stdout.setEncoding('latin1').on('data', (text: string) => {
       output = (output + text).slice(-OUTPUT_BYTES_MAX);
-      if (output.includes('Linux version')) child.kill('SIGKILL');
+      if (output.includes(FIRST_WORDS)) child.kill('SIGKILL');
     });
     const done = () => {
       clearTimeout(timer);
-      resolve(output.includes('Linux version'));
+      resolve(output.includes(FIRST_WORDS));
     };
     child.once('error', done);
     child.once('close', done);

@@ -1,4 +1,6 @@
 /** The command line of stock QEMU for one sandbox. Paths are those of its jail. */
+import { GUEST_MAC } from '../../network/addresses.ts';
+import { KERNEL_PARAMETERS } from '../cmdline.ts';
 import { DISK_PATH } from '../disk.ts';
 
 export const MACHINE = 'microvm';
@@ -18,7 +20,6 @@ export const JAIL = {
   saveSocket: '/run/save.sock',
 } as const;
 
-const GUEST_MAC = '02:fc:00:00:00:05';
 /** Translated code: large enough for a busy guest, small enough for many guests. */
 const TRANSLATION_CACHE_MB = 64;
 
@@ -86,26 +87,9 @@ export function kernelCmdline(guest: Pick<Guest, 'accelerator' | 'tscKhz' | 'cmd
     'norandmaps',
   ];
   return [
-    'console=ttyS0',
+    ...KERNEL_PARAMETERS,
     'reboot=t',
-    'panic=-1',
-    'quiet',
-    'random.trust_cpu=on',
-    '8250.nr_uarts=1',
-    'ipv6.disable=1',
-    'audit=0',
-    // What nobody has set rules for is asked at every turn all the same.
-    'lsm=landlock',
-    'cryptomgr.notests',
-    'raid=noautodetect',
-    'rcupdate.rcu_expedited=1',
-    // Accounting and a detector that nobody reads cost each switch between tasks, and each restore.
-    'psi=0',
-    'nowatchdog',
-    'noautogroup',
     'pci=off',
-    // Huge pages make a small write a large dirty one.
-    'transparent_hugepage=madvise',
     ...(guest.accelerator === 'tcg' ? emulated : []),
     ...guest.cmdline,
   ];

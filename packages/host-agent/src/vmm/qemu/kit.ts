@@ -1,10 +1,11 @@
 /** Finds out once what this host's QEMU can do, then starts VMs with it. */
-import { z } from 'zod';
 import { run } from '../../os/run.ts';
+import { replacePager } from '../memory.ts';
+import { measureTsc } from '../tsc.ts';
 import type { BootSpec, RestoreSpec, Vm, VmmInfo, VmmKit } from '../vmm.ts';
 import { kvmWorks } from './accelerator.ts';
 import { CPU_MODEL, MACHINE } from './argv.ts';
-import { attach, type Binaries, replacePager, start } from './start.ts';
+import { attach, type Binaries, start } from './start.ts';
 
 export interface QemuOptions {
   binaries: Binaries;
@@ -34,7 +35,7 @@ export async function qemuKit(options: QemuOptions): Promise<VmmKit> {
     info,
     boot: (spec: BootSpec): Promise<Vm> => start(binaries, info, spec),
     restore: (spec: RestoreSpec): Promise<Vm> => start(binaries, info, spec),
-    attach: (keeper, vmmUid): Promise<Vm> => attach(info, keeper, vmmUid),
+    attach: (keeper, { uids }): Promise<Vm> => attach(info, keeper, uids.vmm),
     replacePager: (keeper, spec): Promise<void> => replacePager(binaries, keeper, spec),
   };
 }
@@ -50,9 +51,4 @@ async function readVersion(program: string): Promise<string> {
   const found = /version (\d+\.\d+)/.exec(stdout)?.[1];
   if (found === undefined) throw new Error(`${program} does not tell its version`);
   return found;
-}
-
-async function measureTsc(keeper: string): Promise<number> {
-  const { stdout } = await run([keeper, 'tsc']);
-  return z.object({ tsc_khz: z.number().int().positive() }).parse(JSON.parse(stdout)).tsc_khz;
 }

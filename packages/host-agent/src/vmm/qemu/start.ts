@@ -10,19 +10,15 @@
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import type { Keeper } from '../../keeper/keeper.ts';
-import { ROLES } from '../../network/addresses.ts';
-import { BlockStore } from '../disk.ts';
-import { Pager } from '../memory.ts';
-import type { BootSpec, PagerSpec, RestoreSpec, Vm, VmmInfo } from '../vmm.ts';
+import { BlockStore, startDisk } from '../disk.ts';
+import { Pager, startPager } from '../memory.ts';
+import { endRoles, type Programs } from '../roles.ts';
+import type { BootSpec, RestoreSpec, Vm, VmmInfo } from '../vmm.ts';
 import { argv, FD, JAIL } from './argv.ts';
 import { Qmp } from './qmp.ts';
 import { QemuVm } from './vm.ts';
 
-/** Host paths of the programs that a VM is made of; readable by everyone. */
-export interface Binaries {
-  keeper: string;
-  pager: string;
-  blockstore: string;
+export interface Binaries extends Programs {
   preload: string;
   qemu: string;
 }
@@ -83,19 +79,6 @@ export async function attach(info: VmmInfo, keeper: Keeper, vmmUid: number): Pro
   return new QemuVm({ keeper, qmp, memory, disk, info, pid: roles.vmm.pid, gone, uid: vmmUid });
 }
 
-/** Another pager for a VM whose own has died. */
-export async function replacePager(binaries: Binaries, keeper: Keeper, spec: PagerSpec): Promise<void> {
-  await Pager.replace(keeper, {
-    program: binaries.pager,
-    uid: spec.uids.pager,
-    vmmUid: spec.uids.vmm,
-    memoryBytes: spec.memoryMb * 2 ** 20,
-    tracker: spec.tracker,
-    state: spec.pagerState,
-    ...(spec.memory && { chain: spec.memory }),
-  });
-}
-
 function monitorSocket(keeper: Keeper): string {
   return path.join(keeper.runDir, 'vmm', 'qmp.sock');
 }
@@ -110,28 +93,6 @@ function buildJail(binaries: Binaries, info: VmmInfo, spec: BootSpec | RestoreSp
     ],
     dirs: [JAIL.memoryDir],
     devices: ['null', 'urandom', 'net/tun', ...(info.accelerator === 'kvm' ? (['kvm'] as const) : [])],
-  });
-}
-
-async function startDisk(binaries: Binaries, spec: BootSpec | RestoreSpec): Promise<BlockStore> {
-  const disk = await BlockStore.start(spec.keeper, {
-    ...spec.disk,
-    program: binaries.blockstore,
-    uid: spec.uids.blockstore,
-  });
-  if (spec.disk.grow) await disk.grow(spec.uids.vmm);
-  return disk;
-}
-
-function startPager(binaries: Binaries, spec: BootSpec | RestoreSpec): Promise<Pager> {
-  return Pager.start(spec.keeper, {
-    program: binaries.pager,
-    uid: spec.uids.pager,
-    vmmUid: spec.uids.vmm,
-    memoryBytes: spec.memoryMb * 2 ** 20,
-    tracker: spec.tracker,
-    state: spec.pagerState,
-    ...(spec.kind === 'restore' ? { chain: spec.memory, workset: spec.workset } : {}),
   });
 }
 
@@ -174,13 +135,4 @@ function spawnQemu(
     rlimits: { nofile: 512 },
     log_bytes: LOG_BYTES,
   });
-}
-
-/** Undo: nothing of the VM runs on. The keeper itself belongs to the caller. */
-async function endRoles(keeper: Keeper): Promise<void> {
-  const ends = ROLES.map((role) => ({ role, end: keeper.gone(role) }));
-  const { roles } = await keeper.status().catch(() => ({ roles: {} as Record<string, never> }));
-  const ending = ends.filter(({ role }) => roles[role]?.running);
-  for (const { role } of ending) await keeper.signal(role, 'KILL').catch(() => {});
-  await Promise.all(ending.map(({ end }) => end));
 }
