@@ -145,6 +145,7 @@ function deadLinks(file: string): string[] {
   const prose = readFileSync(file, 'utf8').replace(/^```[\s\S]*?^```/gm, '');
   const targets = [...prose.matchAll(/\]\(([^)\s]+)\)/g)].map((match) => match[1]!);
   return targets
+    .map((target) => (target.startsWith('#') ? `${path.basename(file)}${target}` : target))
     .filter((target) => !/^[a-z]+:/.test(target) && !existsTarget(path.dirname(file), target))
     .map((target) => `${file}: links to ${target}, which is not there`);
 }

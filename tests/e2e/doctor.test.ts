@@ -13,6 +13,7 @@ import { examine, PROBES, type Report } from '../../packages/host-agent/src/doct
 import type { Finding, Machine } from '../../packages/host-agent/src/doctor/finding.ts';
 import { run } from '../../packages/host-agent/src/os/run.ts';
 import { ownHost } from './own-host.ts';
+import { FIRECRACKER, needsFake } from './vm/firecracker.ts';
 
 await ownHost(import.meta.filename);
 
@@ -176,6 +177,21 @@ test('devices that are missing, or are not what they should be', async () => {
     /no guest starts/,
     /nested/,
   );
+});
+
+test('which VMM sandboxes get, and why', async () => {
+  const none = { firecracker: '/nonexistent/firecracker' };
+  assertFinding(await find('VMM', 'VMM', { ...none, vmm: 'qemu' }), 'ok', /^QEMU: THAW_VMM/);
+  const noKvm = { ...none, devices: { ...machine.devices, kvm: '/nonexistent' } };
+  assertFinding(await find('VMM', 'VMM', noKvm), 'ok', /^QEMU: there is no/);
+  // Where it would be of use, it says how to get it.
+  const kvm = { ...none, devices: { ...machine.devices, kvm: '/dev/null' } };
+  assertFinding(await find('VMM', 'VMM', kvm), 'warn', /^QEMU/, /put Firecracker 1\.8 or newer at/);
+  const wanted = { ...none, vmm: 'firecracker' as const };
+  assertFinding(await find('VMM', 'VMM', wanted), 'fail', /there is no/, /THAW_VMM=auto/);
+  if (needsFake) return;
+  const fake = { firecracker: FIRECRACKER };
+  assertFinding(await find('VMM', 'VMM', fake), 'ok', /^Firecracker: it is installed/);
 });
 
 test('a system that is too old, foreign, or used by the wrong user', async () => {

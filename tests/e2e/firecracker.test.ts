@@ -10,12 +10,24 @@ import { isDeepStrictEqual } from 'node:util';
 import { assertNothingStray } from './builds.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
-import type { Traces } from './traces.ts';
-import { FIRECRACKER, needsFake } from './vm/firecracker.ts';
+import { allProcesses, type Traces } from './traces.ts';
+import { FIRECRACKER, JAILER, needsFake, noJailer } from './vm/firecracker.ts';
 
 await ownHost(import.meta.filename);
 
 const SLOTS = 2;
+
+/** How loads end that take the process with them, in Firecracker's words. */
+const REFUSED = [
+  'Failed to get snapshot state from file: Failed to open snapshot file: No such file or directory (os error 2)',
+  'Failed to get snapshot state from file: Failed to load snapshot state from file: An error occurred during bitcode serialization: bitcode error',
+  'Failed to load guest memory: Error creating guest memory from uffd: Failed to connect to UDS Unix stream: No such file or directory (os error 2)',
+  'Failed to load guest memory: Error creating guest memory from uffd: Failed to connect to UDS Unix stream: Connection refused (os error 111)',
+  'Failed to load guest memory: Error creating guest memory from uffd: Failed to connect to UDS Unix stream: Permission denied (os error 13)',
+  'Failed to build microVM from snapshot: Failed to restore devices: Error restoring MMIO devices: VsockUnixBackend: Error binding to the host-side Unix socket: Address already in use (os error 98)',
+  'Failed to build microVM from snapshot: Failed to restore devices: Error restoring MMIO devices: Block: Virtio backend error: Error manipulating the backing file: No such file or directory (os error 2) rootfs.ext4',
+  'Unknown Network Device.',
+];
 
 describe('sandboxes under Firecracker', { skip: needsFake }, () => {
   /** Of the next start. */
@@ -101,6 +113,7 @@ describe('sandboxes under Firecracker', { skip: needsFake }, () => {
     await thaw.sh(id, 'echo kept > /dev/shm/mark');
     await thaw.sdk.sandboxes.pause(id);
     const faults: Record<string, object> = {
+      ...Object.fromEntries(REFUSED.map((text) => [text, { fail_load: text }])),
       'it ends while it loads': { die_in_load: true },
       'it hangs while it loads': { hang_in_load: true },
       'it ends at once, with the exit code of success': { exit_after_ms: 1, exit_code: 0 },
@@ -123,6 +136,25 @@ describe('sandboxes under Firecracker', { skip: needsFake }, () => {
     }
     await thaw.sdk.sandboxes.resume(id);
     assert.equal(await thaw.sh(id, 'cat /dev/shm/mark'), 'kept\n');
+    await thaw.sdk.sandboxes.delete(id);
+  });
+
+  it('stay paused when their pager ends while Firecracker loads', async () => {
+    const { id } = await thaw.sdk.sandboxes.create({ memory_mb: 128 });
+    await thaw.sdk.sandboxes.pause(id);
+    await failNextStart(id, { slow_ms: { 'PUT /snapshot/load': 2000 } });
+    const resumed = assert.rejects(thaw.sdk.sandboxes.resume(id), { kind: 'internal' });
+    const pager = await eventually(async () => {
+      const found = (await allProcesses()).find(({ argv }) => argv[0]?.endsWith('/thaw-pager'));
+      assert.ok(found);
+      return found.pid;
+    });
+    process.kill(pager, 'SIGKILL');
+    await resumed;
+    assert.equal((await thaw.sdk.sandboxes.get(id)).status, 'paused');
+    await assertIdle('its pager died');
+    await thaw.sdk.sandboxes.resume(id);
+    await thaw.sh(id, 'ticks');
     await thaw.sdk.sandboxes.delete(id);
   });
 
@@ -223,5 +255,41 @@ describe('sandboxes under Firecracker', { skip: needsFake }, () => {
     await thaw.destroyAll();
     assert.deepEqual(await readdir(path.join(thaw.data, 'sandboxes')), []);
     await assertIdle('at the end');
+  });
+});
+
+describe("sandboxes in the jail of Firecracker's own jailer", { skip: noJailer || needsFake }, () => {
+  let thaw: TestThaw;
+  before(async () => {
+    thaw = await startThaw({
+      env: {
+        THAW_VMM: 'firecracker',
+        THAW_FIRECRACKER_BIN: FIRECRACKER,
+        THAW_JAILER: 'official',
+        THAW_JAILER_BIN: JAILER!,
+        THAW_CONSOLE: 'off',
+      },
+    });
+  });
+  after(() => thaw.stop());
+
+  it('are created, paused, resumed, snapshotted, spawned and destroyed', async () => {
+    const { id } = await thaw.sdk.sandboxes.create({ memory_mb: 128 });
+    await thaw.sh(id, 'echo kept > /dev/shm/mark && echo disk > /root/mark && sync');
+    await thaw.sdk.sandboxes.pause(id);
+    await thaw.sdk.sandboxes.resume(id);
+    await thaw.sdk.snapshots.create(id, { name: 'frozen' });
+    const spawn = await thaw.sdk.sandboxes.create({ template: 'frozen' });
+    assert.equal(await thaw.sh(spawn, 'cat /dev/shm/mark /root/mark'), 'kept\ndisk\n');
+    const { pids } = await thaw.sdk.sandboxes.stats(id);
+    process.kill(pids.keeper!, 'SIGKILL');
+    await eventually(async () => assert.equal((await thaw.sdk.sandboxes.get(id)).status, 'error'));
+    await eventually(async () =>
+      assert.ok(!(await allProcesses()).some(({ pid }) => pid === pids.vmm), 'the VMM goes on'),
+    );
+    await thaw.sdk.sandboxes.resume(id);
+    assert.equal(await thaw.sh(id, 'cat /dev/shm/mark'), 'kept\n');
+    await thaw.destroyAll();
+    await thaw.sdk.snapshots.delete('frozen');
   });
 });

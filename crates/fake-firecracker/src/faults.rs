@@ -13,6 +13,7 @@ use serde::Deserialize;
 pub struct Faults {
     pub version: Option<String>,
     pub die_in_load: bool,
+    pub fail_load: Option<String>,
     pub hang_in_load: bool,
     pub hang_on: Option<String>,
     pub slow_ms: BTreeMap<String, u64>,

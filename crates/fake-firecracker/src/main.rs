@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `version` | the version to be, as above (goes before the environment; read at the start only) |
 //! | `die_in_load` | true: ends in the middle of snapshot/load, after the handshake, without an answer |
+//! | `fail_load` | snapshot/load fails with this text, after the handshake, and with it the process |
 //! | `hang_in_load` | true: snapshot/load never returns, after the handshake |
 //! | `hang_on` | `"METHOD /path"`: this call never returns, and with it the whole API |
 //! | `slow_ms` | `{"METHOD /path": ms}`: these calls take so much longer |

@@ -69,9 +69,9 @@ impl Jail {
         let flags = if own { HARDENED | MountFlags::NOEXEC } else { MountFlags::NOSUID };
         mount("tmpfs", &root, "tmpfs", flags, ROOT_OPTIONS)?;
         let jail = Self { root, uid: spec.uid };
+        jail.bind_system()?;
         jail.bind_run(&run_dir.join("vmm"))?;
         if own {
-            jail.bind_system()?;
             jail.make_devices(&spec.devices)?;
         }
         for dir in &spec.dirs {

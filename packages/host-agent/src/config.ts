@@ -19,6 +19,8 @@ const schema = z.object({
   /** What new VMs run under. */
   THAW_VMM: z.enum(['auto', 'firecracker', 'qemu']).default('auto'),
   THAW_FIRECRACKER_BIN: z.string().startsWith('/').default(FIRECRACKER),
+  /** Whether guests of Firecracker have a serial port. */
+  THAW_CONSOLE: z.enum(['on', 'off']).default('on'),
   /** Who builds Firecracker's jail: Thaw's keeper, or the jailer that comes with Firecracker. */
   THAW_JAILER: z.enum(['own', 'official']).default('own'),
   THAW_JAILER_BIN: z.string().startsWith('/').default('/usr/local/bin/jailer'),
@@ -55,6 +57,7 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     slotPool: value.THAW_SLOT_POOL,
     vmm: value.THAW_VMM,
     firecracker: value.THAW_FIRECRACKER_BIN,
+    console: value.THAW_CONSOLE === 'on',
     jailer: value.THAW_JAILER === 'official' ? value.THAW_JAILER_BIN : undefined,
     tracker: value.THAW_DIRTY,
     diskReserveMb: value.THAW_DISK_RESERVE_MB,

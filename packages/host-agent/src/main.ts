@@ -41,6 +41,7 @@ async function main(): Promise<void> {
     programs: binaries,
     firecracker: config.firecracker,
     jailer: config.jailer,
+    console: config.console,
     kernel: boot.kernel,
     cache: (vmm) => `/run/thaw.${vmm}-probe.json`,
   });

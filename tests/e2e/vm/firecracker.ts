@@ -21,4 +21,6 @@ export const KERNEL = process.env.THAW_FIRECRACKER_KERNEL;
 /** Why a test is left out with this one; false if it is not. */
 export const needsFake = IS_REAL && 'only the fake has switches for its faults';
 
+export const needsFakeGuest = IS_REAL && "only the fake's guest has the commands";
+
 export const noJailer = JAILER === undefined && 'THAW_JAILER_BIN does not name its jailer';

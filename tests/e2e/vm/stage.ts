@@ -84,9 +84,13 @@ export class Stage implements AsyncDisposable {
     return path.join(GUEST, 'initramfs.cpio');
   }
 
+  get imageFile(): string {
+    return path.join(GUEST, 'minimal.ext4');
+  }
+
   /** The base image as the disk of a build. */
   async image(): Promise<{ disk: Chain; sizeBytes: number }> {
-    const data = path.join(GUEST, 'minimal.ext4');
+    const data = this.imageFile;
     const { size } = await stat(data);
     const id = randomUUID();
     const header = path.join(this.dir, `${id}.rootfs.header`);

@@ -119,6 +119,9 @@ impl Vmm {
         if faults.hang_in_load {
             hang();
         }
+        if let Some(text) = faults.fail_load {
+            return Err(text);
+        }
         self.config = state.config;
         let failed = |why| format!("Failed to build microVM from snapshot: Failed to restore devices: {why}");
         self.open_devices().map_err(|why| failed(format!("Error restoring MMIO devices: {why}")))?;

@@ -1,7 +1,6 @@
 /** Which VMM new sandboxes get, and why. */
 import path from 'node:path';
 import { choose } from '../vmm/choose.ts';
-import { readVersion } from '../vmm/firecracker/kit.ts';
 import { type Finding, fail, type Machine, ok, warn } from './finding.ts';
 import { exists, reason } from './kernel.ts';
 
@@ -10,14 +9,6 @@ const NAMES = { firecracker: 'Firecracker', qemu: 'QEMU', fake: 'a fake' } as co
 export async function vmm({ vmm: wanted, firecracker, devices, versionDir }: Machine): Promise<Finding> {
   const kernel = path.join(versionDir, 'guest/vmlinux');
   const install = `put Firecracker 1.8 or newer at ${firecracker}, or say where it is with THAW_FIRECRACKER_BIN`;
-  if (wanted !== 'qemu' && (await exists(firecracker))) {
-    try {
-      await readVersion(firecracker);
-    } catch (error) {
-      const found = `${firecracker} is no Firecracker that Thaw can drive: ${reason(error)}`;
-      return wanted === 'firecracker' ? fail('VMM', found, install) : warn('VMM', `QEMU; ${found}`, install);
-    }
-  }
   try {
     const { vmm: chosen, why } = await choose({ wanted, firecracker, kernel });
     const found = `${NAMES[chosen]}: ${why}`;

@@ -5,7 +5,7 @@
  */
 import { access, constants } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
-import { firecrackerKit } from './firecracker/kit.ts';
+import { firecrackerKit, readVersion } from './firecracker/kit.ts';
 import { firecrackerWorks } from './firecracker/probe.ts';
 import { remembered } from './probe-cache.ts';
 import { qemuKit } from './qemu/kit.ts';
@@ -27,6 +27,8 @@ export interface Wish {
 export interface ChooseOptions extends Wish {
   /** Firecracker's own jailer, where that is to be used. */
   jailer?: string | undefined;
+  /** Whether guests of Firecracker have a serial port. */
+  console?: boolean;
   programs: Programs & { preload: string; qemu: string };
 }
 
@@ -55,33 +57,40 @@ export async function chooseVmm(options: ChooseOptions): Promise<Vmms> {
 }
 
 /** Throws `unavailable` where what is wanted can't be had. */
-export async function choose(options: Wish): Promise<{ vmm: VmmKind; why: string }> {
-  const { wanted, firecracker, kernel, cache } = options;
+export async function choose(wish: Wish): Promise<{ vmm: VmmKind; why: string }> {
+  const { wanted } = wish;
   if (wanted === 'qemu') return { vmm: 'qemu', why: 'THAW_VMM asks for it' };
+  const lack = await lackOf(wish);
+  if (lack === undefined) {
+    const why = wanted === 'auto' ? 'it is installed and a guest starts under it' : 'THAW_VMM asks for it';
+    return { vmm: 'firecracker', why };
+  }
+  if (wanted === 'firecracker') throw new ThawError('unavailable', `THAW_VMM=firecracker: ${lack}`);
+  return { vmm: 'qemu', why: lack };
+}
+
+/** Why Firecracker can't be used here; undefined if it can. */
+async function lackOf({ firecracker, kernel, cache }: Wish): Promise<string | undefined> {
   const installed = await access(firecracker, constants.X_OK).then(
     () => true,
     () => false,
   );
-  const works =
-    installed &&
-    (await remembered(cache?.('firecracker'), firecracker, () => firecrackerWorks(firecracker, kernel)));
-  if (works) {
-    const why = wanted === 'auto' ? 'it is installed and a guest starts under it' : 'THAW_VMM asks for it';
-    return { vmm: 'firecracker', why };
+  if (!installed) return `there is no ${firecracker}`;
+  try {
+    await readVersion(firecracker);
+  } catch (error) {
+    const said = error instanceof ThawError && error.kind === 'unavailable';
+    return said ? error.message : `${firecracker} does not run`;
   }
-  const lack = installed ? `no guest starts under ${firecracker}` : `there is no ${firecracker}`;
-  if (wanted === 'firecracker') {
-    throw new ThawError('unavailable', `THAW_VMM=firecracker: ${lack}`);
-  }
-  return { vmm: 'qemu', why: lack };
+  const probe = () => firecrackerWorks(firecracker, kernel);
+  if (await remembered(cache?.('firecracker'), firecracker, probe)) return undefined;
+  return `no guest starts under ${firecracker}`;
 }
 
-async function open(
-  { programs, firecracker, jailer, kernel, cache }: ChooseOptions,
-  vmm: string,
-): Promise<VmmKit> {
+async function open(options: ChooseOptions, vmm: string): Promise<VmmKit> {
+  const { programs, firecracker, jailer, console = true, kernel, cache } = options;
   try {
-    if (vmm === 'firecracker') return await firecrackerKit({ ...programs, firecracker, jailer });
+    if (vmm === 'firecracker') return await firecrackerKit({ ...programs, firecracker, jailer, console });
     if (vmm === 'qemu') {
       const file = cache?.('qemu');
       const probe = file === undefined ? { kernel } : { kernel, cache: file };

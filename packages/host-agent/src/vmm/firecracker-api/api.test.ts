@@ -119,7 +119,33 @@ describe('what Firecracker is asked', () => {
     ]);
   });
 
+  it('at a boot without a console, with a socket', async () => {
+    const vsock = { cid: 3, socket: '/run/vsock.sock' };
+    const asked = await wire('1.17.0', bootCalls({ ...GUEST, console: false, vsock }));
+    const cmdline = (asked[1]!.body as { boot_args: string }).boot_args;
+    assert.match(cmdline, / 8250\.nr_uarts=0 reboot=k thaw\.x=1$/);
+    assert.doesNotMatch(cmdline, /console=|nr_uarts=1/);
+    assert.deepEqual(asked[4], {
+      call: 'PUT /vsock',
+      body: { guest_cid: 3, uds_path: '/run/vsock.sock' },
+    });
+    const [load] = await wire('1.17.0', [
+      loadCall({ tapName: 'tap1', vsock, memory: { file: '/snapshot/all' } }),
+    ]);
+    assert.deepEqual(load!.body, {
+      snapshot_path: '/snapshot/loaded',
+      mem_backend: { backend_type: 'File', backend_path: '/snapshot/all' },
+      track_dirty_pages: true,
+      resume_vm: false,
+      network_overrides: [{ iface_id: 'eth0', host_dev_name: 'tap1' }],
+      vsock_override: { uds_path: '/run/vsock.sock' },
+      clock_realtime: true,
+    });
+  });
+
   it('around a seal', async () => {
+    const [, full] = await wire('1.17.0', [stateCall('Paused'), createCall('Full')]);
+    assert.equal((full!.body as { snapshot_type: string }).snapshot_type, 'Full');
     assert.deepEqual(await wire('1.17.0', [stateCall('Paused'), createCall(), stateCall('Resumed')]), [
       { call: 'PATCH /vm', body: { state: 'Paused' } },
       {

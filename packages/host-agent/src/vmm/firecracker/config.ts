@@ -19,11 +19,28 @@ export const SNAPSHOT = { state: 'state', memory: 'memory', loaded: 'loaded' } a
 const INTERFACE = 'eth0';
 const DRIVE = 'rootfs';
 
+export interface Vsock {
+  /** 3 or more: Firecracker takes 2, which is the host's. */
+  cid: number;
+  /** In the jail; nothing may be there. */
+  socket: string;
+}
+
 export interface Guest {
   vcpus: number;
   memoryMb: number;
   tapName: string;
   cmdline: readonly string[];
+  /** Without a console the guest has no serial port to flood anyone with, nor to say anything by. */
+  console?: boolean;
+  vsock?: Vsock;
+}
+
+/** Memory out of a file, or as the pager serves it. */
+export interface Load {
+  tapName: string;
+  memory?: { file: string };
+  vsock?: Vsock;
 }
 
 /** By which Firecracker and its jailer know the VM; there is one in each jail. */
@@ -68,7 +85,7 @@ export function bootCalls(guest: Guest): Call[] {
     put('/boot-source', {
       kernel_image_path: JAIL.kernel,
       initrd_path: JAIL.initramfs,
-      boot_args: [...KERNEL_PARAMETERS, 'reboot=k', ...guest.cmdline].join(' '),
+      boot_args: parameters(guest).join(' '),
     }),
     put(`/drives/${DRIVE}`, {
       drive_id: DRIVE,
@@ -84,29 +101,45 @@ export function bootCalls(guest: Guest): Call[] {
       host_dev_name: guest.tapName,
       guest_mac: GUEST_MAC,
     }),
+    ...(guest.vsock === undefined
+      ? []
+      : [put('/vsock', { guest_cid: guest.vsock.cid, uds_path: guest.vsock.socket })]),
     put('/entropy', {}),
     put('/balloon', { amount_mib: 0, deflate_on_oom: true, stats_polling_interval_s: 0 }),
     put('/actions', { action_type: 'InstanceStart' }),
   ];
 }
 
-/** A stopped VM out of a snapshot, its memory served by the pager. */
-export function loadCall({ tapName }: Pick<Guest, 'tapName'>): Call {
+function parameters({ console = true, cmdline }: Guest): string[] {
+  const silent = (name: string) => name.startsWith('console=') || name.startsWith('8250.');
+  const kernel = console ? KERNEL_PARAMETERS : KERNEL_PARAMETERS.filter((name) => !silent(name));
+  return [...kernel, ...(console ? [] : ['8250.nr_uarts=0']), 'reboot=k', ...cmdline];
+}
+
+/** A stopped VM out of a snapshot. */
+export function loadCall({ tapName, memory, vsock }: Load): Call {
   return put('/snapshot/load', {
     snapshot_path: `${JAIL.snapshotDir}/${SNAPSHOT.loaded}`,
-    mem_backend: { backend_type: 'Uffd', backend_path: JAIL.pagerSocket },
+    mem_backend:
+      memory === undefined
+        ? { backend_type: 'Uffd', backend_path: JAIL.pagerSocket }
+        : { backend_type: 'File', backend_path: memory.file },
     // Neither is in the snapshot.
     track_dirty_pages: true,
     resume_vm: false,
     network_overrides: [{ iface_id: INTERFACE, host_dev_name: tapName }],
+    ...(vsock && { vsock_override: { uds_path: vsock.socket } }),
     clock_realtime: true,
   });
 }
 
-/** What changed since the last one, or since the start; into an existing memory file at its place. */
-export function createCall(): Call {
+/**
+ * Diff: what changed since the last one, or since the start; into an existing memory file at its place. Full: all of
+ * memory, which brings in every page that is missing.
+ */
+export function createCall(type: 'Diff' | 'Full' = 'Diff'): Call {
   return put('/snapshot/create', {
-    snapshot_type: 'Diff',
+    snapshot_type: type,
     snapshot_path: `${JAIL.snapshotDir}/${SNAPSHOT.state}`,
     mem_file_path: `${JAIL.snapshotDir}/${SNAPSHOT.memory}`,
   });

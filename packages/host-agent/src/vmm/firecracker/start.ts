@@ -25,6 +25,8 @@ export interface Binaries extends Programs {
   firecracker: string;
   /** Firecracker's own jailer; without it the keeper's jail is all. */
   jailer?: string | undefined;
+  /** Guests have a serial port, whose last words are kept. */
+  console?: boolean;
 }
 
 const API_TIMEOUT_MS = 5000;
@@ -56,9 +58,11 @@ export async function start(binaries: Binaries, info: VmmInfo, spec: BootSpec | 
   undo.defer(async () => (await opening.catch(() => undefined))?.close());
   try {
     // The drive's file must be there when Firecracker is told of it.
-    const [api, disk] = await Promise.all([opening, store, checkTap(pid, spec.tapName)]);
-    if (spec.kind === 'boot') await api.calls(bootCalls(spec));
-    else await Promise.all([api.call(loadCall(spec), LOAD_TIMEOUT_MS), met]);
+    const [api, disk] = await Promise.all([opening, store]);
+    // Only now: a jailer enters the namespace by itself.
+    await checkTap(pid, spec.tapName);
+    if (spec.kind === 'boot') await api.calls(bootCalls({ ...spec, console: binaries.console ?? true }));
+    else await Promise.all([api.call(loadCall({ tapName: spec.tapName }), LOAD_TIMEOUT_MS), met]);
     const vm = new FirecrackerVm({ keeper, api, pager, disk, files, info, pid, gone, kept: false });
     if (spec.kind === 'restore') await vm.goOn();
     undo.move();
