@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import {
   FileEntry,
@@ -180,6 +181,8 @@ function gone(reply: FastifyReply): AbortSignal {
 /** How much of a refused upload is read, so that a client that sends before it listens sees the answer. */
 const DISCARD_BYTES_MAX = 4 * 1024 * 1024;
 const DISCARD_MS_MAX = 1000;
+/** How long after the answer. */
+const LINGER_MS_MAX = 5000;
 
 /** After a refusal the client may still be sending: read on a little, then answer and hang up. */
 async function discardRest(request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -201,5 +204,17 @@ async function discardRest(request: FastifyRequest, reply: FastifyReply): Promis
       raw.resume();
     });
   }
-  if (!raw.complete) reply.header('Connection', 'close');
+  if (raw.complete) return;
+  reply.header('Connection', 'close');
+  linger(raw.socket);
+}
+
+/** A close with bytes unread is a reset, which takes the answer with it: reading goes on until the client has hung up. */
+function linger(socket: Socket): void {
+  socket.destroySoon = () => {
+    socket.end();
+    const timer = setTimeout(() => socket.destroy(), LINGER_MS_MAX);
+    timer.unref();
+    socket.once('close', () => clearTimeout(timer));
+  };
 }
