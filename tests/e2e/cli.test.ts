@@ -89,6 +89,8 @@ describe('thaw', () => {
     assert.ok((await readFile(path.join(folder, 'back'))).equals(bytes));
     const out = await thaw.cli(['sandbox', 'cp', `${id}:/root/there`, '-']);
     assert.ok(out.code === 0 && out.bytes.equals(bytes));
+    const slow = await thaw.cli(['sandbox', 'cp', `${id}:/root/there`, '-'], { readEveryMs: 5 });
+    assert.deepEqual([slow.code, slow.bytes.length], [0, bytes.length], 'a slow reader gets all of it');
     const into = await thaw.cli(['sandbox', 'cp', '-', `${id}:/root/piped`], { input: bytes });
     assert.equal(into.code, 0);
     assert.equal(await thaw.sh(id, 'cmp /root/there /root/piped'), '');

@@ -35,6 +35,8 @@ export interface CliOptions {
   input?: string | Uint8Array;
   env?: Record<string, string>;
   timeoutMs?: number;
+  /** Its standard output is read so slowly: a piece, then a pause. */
+  readEveryMs?: number;
 }
 
 export interface CliResult {
@@ -153,12 +155,19 @@ export class TestThaw {
     });
     const stdout: Buffer[] = [];
     const stderr: Buffer[] = [];
-    child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
+    const read = async () => {
+      for await (const chunk of child.stdout) {
+        stdout.push(chunk as Buffer);
+        if (options.readEveryMs !== undefined) await sleep(options.readEveryMs);
+      }
+    };
+    const reading = read();
     child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
     // A command that does not read its input may be gone before all of it is written.
     child.stdin.on('error', () => {});
     child.stdin.end(options.input ?? '');
-    const [code] = (await once(child, 'close')) as [number | null];
+    const [code] = (await once(child, 'exit')) as [number | null];
+    await reading;
     const bytes = Buffer.concat(stdout);
     return { code: code ?? -1, stdout: bytes.toString(), stderr: Buffer.concat(stderr).toString(), bytes };
   }

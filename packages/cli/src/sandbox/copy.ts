@@ -6,7 +6,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { ThawError } from '@thaw/api';
 import { type Context, Interrupted } from '../context.ts';
-import { bytes, printJson } from '../print.ts';
+import { bytes, printJson, write } from '../print.ts';
 
 export interface CopyOptions {
   user?: string;
@@ -64,6 +64,8 @@ async function download(context: Context, source: Side, target: Side, options: C
   const input = count.of(Readable.from(content));
   if (target.kind === 'standard') {
     await pipeline(input, process.stdout, { signal, end: false });
+    // The last bytes may still wait for a slow reader, and would end with the process.
+    await write(process.stdout, '');
     return count.bytes();
   }
   const place = (await isFolder(target.path))
