@@ -9,7 +9,8 @@ import { type Figure, figure } from './figure.ts';
 import { fullDump } from './full-dump.ts';
 
 const TEMPLATE = 'bench';
-const BARS = { bootMs: 2500, resumeMs: 350, frozenMs: 100 };
+const BARS = { bootMs: 2500, resumeMs: 350, frozenMs: 100, forkFrozenMs: 40 };
+const FORKS = 3;
 const MIB = 2 ** 20;
 const run = promisify(execFile);
 
@@ -18,6 +19,9 @@ interface Measured {
   resume: number[];
   resumeCall: number[];
   spawn: number[];
+  /** Of all forks of one call. */
+  forks: number[];
+  forkFrozen: number[];
   pauseCall: number[];
   frozen: number[];
   stored: number[];
@@ -44,6 +48,8 @@ export async function lifecycle(options: LifecycleOptions): Promise<Figure[]> {
     resume: [],
     resumeCall: [],
     spawn: [],
+    forks: [],
+    forkFrozen: [],
     pauseCall: [],
     frozen: [],
     stored: [],
@@ -87,9 +93,28 @@ async function oneRound({ thaw, scratch, image }: LifecycleOptions, measured: Me
     firstAnswer(thaw, await thaw.sandboxes.create({ template: TEMPLATE })),
   );
   measured.spawn.push(spawn.ms);
+  await forks(thaw, spawn.result, measured);
   await thaw.sandboxes.delete(spawn.result.id);
   await thaw.sandboxes.delete(id);
   measured.copy.push((await timed(() => copyWhole(image, path.join(scratch, 'disk')))).ms);
+}
+
+/** Of a sandbox that has changed as little as a command does. */
+async function forks(thaw: Thaw, source: Sandbox, measured: Measured): Promise<void> {
+  const made = await timed(async () => {
+    const forked = await thaw.sandboxes.fork(source.id, { count: FORKS });
+    const started = forked.flatMap((one) => ('sandbox' in one ? [one.sandbox] : []));
+    await Promise.all(started.map((sandbox) => answer(thaw, sandbox)));
+    return started;
+  });
+  if (made.result.length < FORKS) throw new Error(`${made.result.length} of ${FORKS} forks started`);
+  measured.forks.push(made.ms);
+  for await (const { verb, timings_ms } of thaw.sandboxes.events(source.id)) {
+    if (verb !== 'fork') continue;
+    measured.forkFrozen.push(step(timings_ms, 'frozen'));
+    break;
+  }
+  for (const { id } of made.result) await thaw.sandboxes.delete(id);
 }
 
 async function dump(thaw: Thaw, id: string, scratch: string, measured: Measured): Promise<void> {
@@ -108,8 +133,8 @@ async function copyWhole(from: string, to: string): Promise<void> {
 }
 
 function figures(measured: Measured): Figure[] {
-  const { boot, resume, resumeCall, spawn, pauseCall, frozen, stored, rotate, dumpMs, dumpBytes, copy } =
-    measured;
+  const { boot, resume, resumeCall, spawn, forks, forkFrozen } = measured;
+  const { pauseCall, frozen, stored, rotate, dumpMs, dumpBytes, copy } = measured;
   return [
     figure('boot to first answer', { unit: 'ms', values: boot, bar: BARS.bootMs }),
     figure('resume to first answer (or boot)', {
@@ -120,6 +145,17 @@ function figures(measured: Measured): Figure[] {
     }),
     figure('resume call alone', { unit: 'ms', values: resumeCall }),
     figure('template spawn to first answer (or boot)', { unit: 'ms', values: spawn, baseline: boot }),
+    figure(`${FORKS} forks of one, to the first answer of all (or boot)`, {
+      unit: 'ms',
+      values: forks,
+      baseline: boot,
+    }),
+    figure('the source of a fork stands still (or full dump + filter)', {
+      unit: 'ms',
+      values: forkFrozen,
+      baseline: dumpMs,
+      bar: BARS.forkFrozenMs,
+    }),
     figure('frozen by a later idle pause (or full dump + filter)', {
       unit: 'ms',
       values: frozen,

@@ -130,12 +130,26 @@ export class Course {
     }
     const known = this.known.get(operation.sandbox ?? '');
     if (known === undefined) return;
+    if (kind === 'fork' && status === 201) this.#learnForks(known, operation);
     if (status === undefined || status >= 500) known.status = known.status === 'gone' ? 'gone' : 'unknown';
     else if (kind === 'put' && status === 200) known.lastPut = value!;
     else if (kind === 'destroy' && status === 204) known.status = 'gone';
     else if (known.status !== 'gone' && kind === 'pause' && status === 200) known.status = 'paused';
     else if (known.status !== 'gone' && kind === 'resume' && status === 200) known.status = 'running';
     else if (known.status !== 'gone' && status === 409) known.status = 'unknown';
+  }
+
+  /** They have at least what their source was known to have when it was forked. */
+  #learnForks({ id: source, autoResume }: Known, { body, start }: Operation): void {
+    const puts = this.history.filter(
+      ({ kind, sandbox, status, end }) =>
+        kind === 'put' && sandbox === source && status === 200 && end! < start,
+    );
+    const lastPut = Math.max(0, ...puts.map(({ value }) => value!));
+    for (const { sandbox } of body.forks as { sandbox?: { id: string } }[]) {
+      if (sandbox === undefined) continue;
+      this.known.set(sandbox.id, { id: sandbox.id, status: 'running', lastPut, autoResume });
+    }
   }
 
   /** Lets everything go on without faults until `holds`. */

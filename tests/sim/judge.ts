@@ -92,7 +92,8 @@ export class Judge {
     this.#check(found.status === 200, `${id} answers ${found.status}`);
     const { status } = found.body;
     const seals = about.filter(
-      ({ kind, status }) => (kind === 'pause' && status === 200) || (kind === 'snapshot' && status === 201),
+      ({ kind, status }) =>
+        (kind === 'pause' && status === 200) || ((kind === 'snapshot' || kind === 'fork') && status === 201),
     );
     const wakes = autoResume ? ['resume', 'put', 'get'] : ['resume'];
     const resumes = about.filter(({ kind }) => wakes.includes(kind));

@@ -44,7 +44,7 @@ function overlapping(all: readonly Operation[], one: Operation): Operation[] {
 }
 
 const isCall = ({ kind }: Operation): boolean => kind === 'put' || kind === 'get';
-const VERBS = ['pause', 'resume', 'snapshot', 'destroy'];
+const VERBS = ['pause', 'resume', 'snapshot', 'fork', 'destroy'];
 
 /** The states that an operation with this answer can lead to from `at`; none if the answer is wrong there. */
 function outcomes(operation: Operation, at: At, others: readonly Operation[], autoResume: boolean): At[] {
@@ -81,6 +81,7 @@ function outcomes(operation: Operation, at: At, others: readonly Operation[], au
         return state === 'running' && (joined || (autoResume && others.some(isCall))) ? same : [];
       return status === 409 && (state !== 'paused' || verbBeside) ? same : [];
     case 'snapshot':
+    case 'fork':
       if (status === 201) return state === 'gone' ? [] : same;
       return status === 409 ? same : [];
     case 'destroy':

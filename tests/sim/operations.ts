@@ -9,6 +9,7 @@ export type Kind =
   | 'pause'
   | 'resume'
   | 'snapshot'
+  | 'fork'
   | 'destroy'
   | 'forget'
   | 'list';
@@ -49,9 +50,9 @@ const TEMPLATES = ['alpha', 'beta'];
 const SANDBOXES_MAX = 6;
 
 const WEIGHTS: Record<Known['status'], Partial<Record<Kind, number>>> = {
-  running: { put: 6, get: 2, pause: 5, snapshot: 2.5, destroy: 1, resume: 0.5 },
-  paused: { resume: 7, snapshot: 2, destroy: 1, pause: 0.5, get: 1, put: 1 },
-  error: { resume: 6, destroy: 1, get: 0.5, pause: 0.5, snapshot: 0.5 },
+  running: { put: 6, get: 2, pause: 5, snapshot: 2.5, fork: 1, destroy: 1, resume: 0.5 },
+  paused: { resume: 7, snapshot: 2, fork: 0.5, destroy: 1, pause: 0.5, get: 1, put: 1 },
+  error: { resume: 6, destroy: 1, get: 0.5, pause: 0.5, snapshot: 0.5, fork: 0.5 },
   unknown: { put: 2, get: 2, pause: 2, resume: 2, snapshot: 1, destroy: 0.5 },
   gone: { get: 1, destroy: 1, resume: 0.5, pause: 0.5 },
 };
@@ -124,6 +125,8 @@ export function requestOf(operation: Operation): Asked {
       const body = { sandbox_id: sandbox, name: template };
       return { method: 'POST', url: `/v1/snapshots${overwrite ? '?overwrite=true' : ''}`, body };
     }
+    case 'fork':
+      return { method: 'POST', url: `${url}/fork`, body: { count: 2 } };
     case 'destroy':
       return { method: 'DELETE', url };
     case 'forget':

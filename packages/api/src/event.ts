@@ -9,7 +9,7 @@ export const SandboxEvent = z.object({
   verb: z
     .string()
     .describe(
-      '`create`, `pause`, `resume`, `snapshot`, `network`, `update`, `destroy`; `settle`: the row followed its host',
+      '`create`, `pause`, `resume`, `snapshot`, `fork`, `network`, `update`, `destroy`; `settle`: the row followed its host',
     ),
   actor: z
     .string()

@@ -1,5 +1,6 @@
 /** The sandbox of the REST API: what can be asked for and what is answered. */
 import { z } from 'zod';
+import { ErrorBody } from './errors.ts';
 import { TEMPLATE_NAME } from './ids.ts';
 import { NetworkPolicy, NetworkWish } from './network.ts';
 import { text } from './text.ts';
@@ -91,6 +92,14 @@ export const ResumeSandbox = z.strictObject({
 export type ResumeSandbox = z.output<typeof ResumeSandbox>;
 export type ResumeSandboxInput = z.input<typeof ResumeSandbox>;
 
+export const ForkSandbox = z.strictObject({
+  count: z.int().min(1).max(32).default(1).describe('How many sandboxes go on from where this one is.'),
+  metadata: Metadata.optional().describe("Their notes; without it the source's."),
+  env: Env.optional().describe("On top of the source's."),
+});
+export type ForkSandbox = z.output<typeof ForkSandbox>;
+export type ForkSandboxInput = z.input<typeof ForkSandbox>;
+
 export const BuildInfo = z.object({
   id: z.string(),
   generation: z.number().describe("How many builds lie under this one's memory."),
@@ -129,6 +138,12 @@ export const Sandbox = z.object({
     .describe('Milliseconds of each step; only in the answer to the verb that took them.'),
 });
 export type Sandbox = z.infer<typeof Sandbox>;
+
+/** What became of one fork: it runs, or why it does not. */
+export const Fork = z.union([z.object({ sandbox: Sandbox }), ErrorBody]);
+export type Fork = z.infer<typeof Fork>;
+export const Forks = z.object({ forks: z.array(Fork) });
+export type Forks = z.infer<typeof Forks>;
 
 /** What a running sandbox takes of its host, and how its memory came back. */
 export const SandboxStats = z.object({

@@ -9,6 +9,7 @@ import { copy } from './sandbox/copy.ts';
 import { create } from './sandbox/create.ts';
 import { destroy } from './sandbox/destroy.ts';
 import { exec } from './sandbox/exec.ts';
+import { fork } from './sandbox/fork.ts';
 import { get } from './sandbox/get.ts';
 import { list } from './sandbox/list.ts';
 import { listFiles } from './sandbox/list-files.ts';
@@ -148,6 +149,10 @@ function addSandbox(sandbox: Command, { context, exit }: Commands): void {
     .argument('<id...>')
     .option('--no-memory', 'boot from the disk alone')
     .action((ids, { memory, ...options }) => resume(context(options), ids, memory));
+  json(sandbox.command('fork').description('make sandboxes that go on from where one is; it goes on too'))
+    .argument('<id>')
+    .option('-n, --count <n>', 'how many (1)', wholeNumber)
+    .action((id, { count = 1, ...options }) => fork(context(options), id, count));
   withPolicy(json(sandbox.command('set').description('change when a sandbox ends and what it may reach')))
     .argument('<id>')
     .option('-m, --metadata <name=value>', 'notes instead of those it has; may be repeated', collectPairs)

@@ -4,6 +4,9 @@ import type {
   ExecInput,
   ExecResult,
   FileEntry,
+  Fork,
+  ForkSandboxInput,
+  Forks,
   ResumeSandboxInput,
   Sandbox,
   SandboxEvent,
@@ -110,6 +113,11 @@ class Sandboxes {
   /** Without memory it boots from its disk alone. */
   resume(id: string, wish: ResumeSandboxInput = {}): Promise<Sandbox> {
     return json(this.#to, 'POST', `${sandboxPath(id)}/resume`, { json: wish });
+  }
+
+  /** Sandboxes that go on from where this one is: what became of each. */
+  async fork(id: string, wish: ForkSandboxInput = {}): Promise<Fork[]> {
+    return (await json<Forks>(this.#to, 'POST', `${sandboxPath(id)}/fork`, { json: wish })).forks;
   }
 
   /** What is left out stays as it is; `metadata` and `network` are replaced whole. */

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file hostagent.proto.
  */
 export const file_hostagent: GenFile = /*@__PURE__*/
-  fileDesc("Cg9ob3N0YWdlbnQucHJvdG8SDGhvc3RhZ2VudC52MSJ1CgVCdWlsZBIKCgJpZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBIbChNtZW1vcnlfc3RvcmVkX2J5dGVzGAQgASgEEhkKEWRpc2tfc3RvcmVkX2J5dGVzGAUgASgEIkAKB05ldHdvcmsSEAoIaW50ZXJuZXQYASABKAgSEQoJYWxsb3dfb3V0GAIgAygJEhAKCGRlbnlfb3V0GAMgAygJIpICChRDcmVhdGVTYW5kYm94UmVxdWVzdBIQCgh0ZW1wbGF0ZRgBIAEoCRINCgV2Y3B1cxgCIAEoDRIRCgltZW1vcnlfbWIYAyABKA0SEwoLdGltZW91dF9zZWMYBCABKAUSEgoKc2FuZGJveF9pZBgFIAEoCRIPCgdkaXNrX21iGAYgASgNEjgKA2VudhgHIAMoCzIrLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdC5FbnZFbnRyeRImCgduZXR3b3JrGAggASgLMhUuaG9zdGFnZW50LnYxLk5ldHdvcmsaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJDChVDcmVhdGVTYW5kYm94UmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyL6AwoLU2FuZGJveEluZm8SEgoKc2FuZGJveF9pZBgBIAEoCRIOCgZzdGF0dXMYAiABKAkSEAoIdGVtcGxhdGUYAyABKAkSDQoFdmNwdXMYBCABKA0SEQoJbWVtb3J5X21iGAUgASgNEg8KB2hvc3RfaXAYBiABKAkSFwoPY3JlYXRlZF9hdF91bml4GAcgASgDEhsKE2xhc3RfYWN0aXZlX2F0X3VuaXgYCCABKAMSEwoLdGltZW91dF9zZWMYCSABKAUSDwoHZGlza19tYhgKIAEoDRIRCglpc29sYXRpb24YCyABKAkSCwoDdm1tGAwgASgJEg8KB2JhY2tlbmQYDSABKAkSJwoFYnVpbGQYDiABKAsyEy5ob3N0YWdlbnQudjEuQnVpbGRIAIgBARIZCgxlcnJvcl9yZWFzb24YDyABKAlIAYgBARI8Cgp0aW1pbmdzX21zGBAgAygLMiguaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvLlRpbWluZ3NNc0VudHJ5EiYKB25ldHdvcmsYESABKAsyFS5ob3N0YWdlbnQudjEuTmV0d29yaxowCg5UaW1pbmdzTXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBQggKBl9idWlsZEIPCg1fZXJyb3JfcmVhc29uIisKFURlc3Ryb3lTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIhgKFkRlc3Ryb3lTYW5kYm94UmVzcG9uc2UiKQoTUGF1c2VTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIkIKFFBhdXNlU2FuZGJveFJlc3BvbnNlEioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8iYAoUUmVzdW1lU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRImCgduZXR3b3JrGAIgASgLMhUuaG9zdGFnZW50LnYxLk5ldHdvcmsSDAoEY29sZBgDIAEoCCJVChVSZXN1bWVTYW5kYm94UmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbxIQCghidWlsZF9pZBgCIAEoCSJPChFTZXROZXR3b3JrUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEiYKB25ldHdvcmsYAiABKAsyFS5ob3N0YWdlbnQudjEuTmV0d29yayJAChJTZXROZXR3b3JrUmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyIWChRMaXN0U2FuZGJveGVzUmVxdWVzdCJFChVMaXN0U2FuZGJveGVzUmVzcG9uc2USLAoJc2FuZGJveGVzGAEgAygLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIigKElN0YXRTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIr8CChNTdGF0U2FuZGJveFJlc3BvbnNlEhQKDG1lbW9yeV9ieXRlcxgBIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgCIAEoBBIVCg1wYWdlc19mYXVsdGVkGAMgASgEEhMKC3BhZ2VzX3RvdGFsGAQgASgEEg4KBmZhdWx0cxgFIAEoBBIUCgxieXRlc19jb3BpZWQYBiABKAQSFAoMYnl0ZXNfemVyb2VkGAcgASgEEhQKDGZhdWx0X3VzX3A1MBgIIAEoARIUCgxmYXVsdF91c19wOTkYCSABKAESOQoEcGlkcxgKIAMoCzIrLmhvc3RhZ2VudC52MS5TdGF0U2FuZGJveFJlc3BvbnNlLlBpZHNFbnRyeRorCglQaWRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgNOgI4ASLYAQoLRXhlY1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNjbWQYAiABKAkSDAoEYXJncxgDIAMoCRITCgt0aW1lb3V0X3NlYxgEIAEoBRILCgNjd2QYBSABKAkSLwoDZW52GAYgAygLMiIuaG9zdGFnZW50LnYxLkV4ZWNSZXF1ZXN0LkVudkVudHJ5EgwKBHVzZXIYByABKAkSDQoFc3RkaW4YCCABKAwaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJBCgxFeGVjUmVzcG9uc2USDgoGc3Rkb3V0GAEgASgMEg4KBnN0ZGVychgCIAEoDBIRCglleGl0X2NvZGUYAyABKAUimgIKEUV4ZWNTdHJlYW1SZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDY21kGAIgASgJEgwKBGFyZ3MYAyADKAkSEwoLdGltZW91dF9zZWMYBCABKAUSCwoDY3dkGAUgASgJEjUKA2VudhgGIAMoCzIoLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVxdWVzdC5FbnZFbnRyeRIMCgR1c2VyGAcgASgJEg0KBXN0ZGluGAggASgIEiwKA3B0eRgJIAEoCzIaLmhvc3RhZ2VudC52MS5UZXJtaW5hbFNpemVIAIgBARoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgYKBF9wdHkiKgoMVGVybWluYWxTaXplEgwKBGNvbHMYASABKA0SDAoEcm93cxgCIAEoDSK3AgoSRXhlY1N0cmVhbVJlc3BvbnNlEjcKBXN0YXJ0GAEgASgLMiYuaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXNwb25zZS5TdGFydEgAEjUKBGRhdGEYAiABKAsyJS5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlLkRhdGFIABIzCgNlbmQYAyABKAsyJC5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlLkVuZEgAGhQKBVN0YXJ0EgsKA3BpZBgBIAEoDRo0CgREYXRhEhAKBnN0ZG91dBgBIAEoDEgAEhAKBnN0ZGVychgCIAEoDEgAQggKBm91dHB1dBonCgNFbmQSEQoJZXhpdF9jb2RlGAEgASgFEg0KBWVycm9yGAIgASgJQgcKBWV2ZW50IlsKEFNlbmRJbnB1dFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDAoEZGF0YRgDIAEoDBILCgNlb2YYBCABKAgSCwoDcHR5GAUgASgIIhMKEVNlbmRJbnB1dFJlc3BvbnNlIkcKFFNpZ25hbFByb2Nlc3NSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDcGlkGAIgASgNEg4KBnNpZ25hbBgDIAEoBSIXChVTaWduYWxQcm9jZXNzUmVzcG9uc2UiYgoVUmVzaXplVGVybWluYWxSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDcGlkGAIgASgNEigKBHNpemUYAyABKAsyGi5ob3N0YWdlbnQudjEuVGVybWluYWxTaXplIhgKFlJlc2l6ZVRlcm1pbmFsUmVzcG9uc2UiUwoQV3JpdGVGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDwoHY29udGVudBgDIAEoDBIMCgR1c2VyGAQgASgJIhMKEVdyaXRlRmlsZVJlc3BvbnNlIkEKD1JlYWRGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSIjChBSZWFkRmlsZVJlc3BvbnNlEg8KB2NvbnRlbnQYASABKAwiuwEKFldyaXRlRmlsZVN0cmVhbVJlcXVlc3QSOQoEbWV0YRgBIAEoCzIpLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVTdHJlYW1SZXF1ZXN0Lk1ldGFIABIPCgVjaHVuaxgCIAEoDEgAEhIKCGNvbXBsZXRlGAMgASgISAAaNgoETWV0YRISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCUIJCgdjb250ZW50IhkKF1dyaXRlRmlsZVN0cmVhbVJlc3BvbnNlIkcKFVJlYWRGaWxlU3RyZWFtUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSInChZSZWFkRmlsZVN0cmVhbVJlc3BvbnNlEg0KBWNodW5rGAEgASgMItEBCglGaWxlRW50cnkSDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEgwKBHBhdGgYAyABKAkSDAoEc2l6ZRgEIAEoBBIMCgRtb2RlGAUgASgNEhMKC3Blcm1pc3Npb25zGAYgASgJEg0KBW93bmVyGAcgASgJEg0KBWdyb3VwGAggASgJEhsKE21vZGlmaWVkX2F0X3VuaXhfbXMYCSABKAMSGwoOc3ltbGlua190YXJnZXQYCiABKAlIAIgBAUIRCg9fc3ltbGlua190YXJnZXQiQQoPU3RhdEZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIjoKEFN0YXRGaWxlUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5Ik8KDkxpc3REaXJSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJEg0KBWRlcHRoGAQgASgNIjsKD0xpc3REaXJSZXNwb25zZRIoCgdlbnRyaWVzGAEgAygLMhcuaG9zdGFnZW50LnYxLkZpbGVFbnRyeSJACg5NYWtlRGlyUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSI5Cg9NYWtlRGlyUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5IlgKD01vdmVGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEg4KBnNvdXJjZRgCIAEoCRITCgtkZXN0aW5hdGlvbhgDIAEoCRIMCgR1c2VyGAQgASgJIjoKEE1vdmVGaWxlUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5IkMKEVJlbW92ZUZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIhQKElJlbW92ZUZpbGVSZXNwb25zZSJUCg9XYXRjaERpclJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkSEQoJcmVjdXJzaXZlGAQgASgIIroBChBXYXRjaERpclJlc3BvbnNlEjUKBXN0YXJ0GAEgASgLMiQuaG9zdGFnZW50LnYxLldhdGNoRGlyUmVzcG9uc2UuU3RhcnRIABI3CgZjaGFuZ2UYAiABKAsyJS5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXNwb25zZS5DaGFuZ2VIABoHCgVTdGFydBokCgZDaGFuZ2USDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJQgcKBWV2ZW50Ik4KFUNyZWF0ZVNuYXBzaG90UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEhMKC3RlbXBsYXRlX2lkGAIgASgJEgwKBG5hbWUYAyABKAkibgoWQ3JlYXRlU25hcHNob3RSZXNwb25zZRIoCgh0ZW1wbGF0ZRgBIAEoCzIWLmhvc3RhZ2VudC52MS5UZW1wbGF0ZRIqCgdzYW5kYm94GAIgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIiwKFURlbGV0ZVNuYXBzaG90UmVxdWVzdBITCgt0ZW1wbGF0ZV9pZBgBIAEoCSIYChZEZWxldGVTbmFwc2hvdFJlc3BvbnNlIs4BCghUZW1wbGF0ZRIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEgwKBHR5cGUYAyABKAkSDQoFdmNwdXMYBCABKA0SEQoJbWVtb3J5X21iGAUgASgNEg8KB2Rpc2tfbWIYBiABKA0SIgoFYnVpbGQYByABKAsyEy5ob3N0YWdlbnQudjEuQnVpbGQSFwoPY3JlYXRlZF9hdF91bml4GAggASgDEhkKDGVycm9yX3JlYXNvbhgJIAEoCUgAiAEBQg8KDV9lcnJvcl9yZWFzb24iFgoUTGlzdFRlbXBsYXRlc1JlcXVlc3QiQgoVTGlzdFRlbXBsYXRlc1Jlc3BvbnNlEikKCXRlbXBsYXRlcxgBIAMoCzIWLmhvc3RhZ2VudC52MS5UZW1wbGF0ZSIkCg5HZXRMb2dzUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIh8KD0dldExvZ3NSZXNwb25zZRIMCgR0ZXh0GAEgASgJIhMKEUdldE1ldHJpY3NSZXF1ZXN0IiIKEkdldE1ldHJpY3NSZXNwb25zZRIMCgR0ZXh0GAEgASgJIhAKDkdldEhvc3RSZXF1ZXN0IuEBCg9HZXRIb3N0UmVzcG9uc2USEQoJdmNwdXNfbWF4GAEgASgNEhUKDW1lbW9yeV9tYl9tYXgYAiABKA0SEQoJaXNvbGF0aW9uGAMgASgJEgsKA3ZtbRgEIAEoCRITCgt2bW1fdmVyc2lvbhgFIAEoCRITCgtzbG90c190b3RhbBgGIAEoDRISCgpzbG90c191c2VkGAcgASgNEhAKCGluc3RhbmNlGAggASgJEhcKD2Rpc2tfZnJlZV9ieXRlcxgJIAEoBBIbChNkaXNrX3Jlc2VydmVkX2J5dGVzGAogASgEMqMSChBIb3N0QWdlbnRTZXJ2aWNlElgKDUNyZWF0ZVNhbmRib3gSIi5ob3N0YWdlbnQudjEuQ3JlYXRlU2FuZGJveFJlcXVlc3QaIy5ob3N0YWdlbnQudjEuQ3JlYXRlU2FuZGJveFJlc3BvbnNlElsKDkRlc3Ryb3lTYW5kYm94EiMuaG9zdGFnZW50LnYxLkRlc3Ryb3lTYW5kYm94UmVxdWVzdBokLmhvc3RhZ2VudC52MS5EZXN0cm95U2FuZGJveFJlc3BvbnNlElUKDFBhdXNlU2FuZGJveBIhLmhvc3RhZ2VudC52MS5QYXVzZVNhbmRib3hSZXF1ZXN0GiIuaG9zdGFnZW50LnYxLlBhdXNlU2FuZGJveFJlc3BvbnNlElgKDVJlc3VtZVNhbmRib3gSIi5ob3N0YWdlbnQudjEuUmVzdW1lU2FuZGJveFJlcXVlc3QaIy5ob3N0YWdlbnQudjEuUmVzdW1lU2FuZGJveFJlc3BvbnNlEk8KClNldE5ldHdvcmsSHy5ob3N0YWdlbnQudjEuU2V0TmV0d29ya1JlcXVlc3QaIC5ob3N0YWdlbnQudjEuU2V0TmV0d29ya1Jlc3BvbnNlElgKDUxpc3RTYW5kYm94ZXMSIi5ob3N0YWdlbnQudjEuTGlzdFNhbmRib3hlc1JlcXVlc3QaIy5ob3N0YWdlbnQudjEuTGlzdFNhbmRib3hlc1Jlc3BvbnNlElIKC1N0YXRTYW5kYm94EiAuaG9zdGFnZW50LnYxLlN0YXRTYW5kYm94UmVxdWVzdBohLmhvc3RhZ2VudC52MS5TdGF0U2FuZGJveFJlc3BvbnNlEj0KBEV4ZWMSGS5ob3N0YWdlbnQudjEuRXhlY1JlcXVlc3QaGi5ob3N0YWdlbnQudjEuRXhlY1Jlc3BvbnNlElEKCkV4ZWNTdHJlYW0SHy5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlcXVlc3QaIC5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlMAESTAoJU2VuZElucHV0Eh4uaG9zdGFnZW50LnYxLlNlbmRJbnB1dFJlcXVlc3QaHy5ob3N0YWdlbnQudjEuU2VuZElucHV0UmVzcG9uc2USWAoNU2lnbmFsUHJvY2VzcxIiLmhvc3RhZ2VudC52MS5TaWduYWxQcm9jZXNzUmVxdWVzdBojLmhvc3RhZ2VudC52MS5TaWduYWxQcm9jZXNzUmVzcG9uc2USWwoOUmVzaXplVGVybWluYWwSIy5ob3N0YWdlbnQudjEuUmVzaXplVGVybWluYWxSZXF1ZXN0GiQuaG9zdGFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVzcG9uc2USTAoJV3JpdGVGaWxlEh4uaG9zdGFnZW50LnYxLldyaXRlRmlsZVJlcXVlc3QaHy5ob3N0YWdlbnQudjEuV3JpdGVGaWxlUmVzcG9uc2USSQoIUmVhZEZpbGUSHS5ob3N0YWdlbnQudjEuUmVhZEZpbGVSZXF1ZXN0Gh4uaG9zdGFnZW50LnYxLlJlYWRGaWxlUmVzcG9uc2USYAoPV3JpdGVGaWxlU3RyZWFtEiQuaG9zdGFnZW50LnYxLldyaXRlRmlsZVN0cmVhbVJlcXVlc3QaJS5ob3N0YWdlbnQudjEuV3JpdGVGaWxlU3RyZWFtUmVzcG9uc2UoARJdCg5SZWFkRmlsZVN0cmVhbRIjLmhvc3RhZ2VudC52MS5SZWFkRmlsZVN0cmVhbVJlcXVlc3QaJC5ob3N0YWdlbnQudjEuUmVhZEZpbGVTdHJlYW1SZXNwb25zZTABEkkKCFN0YXRGaWxlEh0uaG9zdGFnZW50LnYxLlN0YXRGaWxlUmVxdWVzdBoeLmhvc3RhZ2VudC52MS5TdGF0RmlsZVJlc3BvbnNlEkYKB0xpc3REaXISHC5ob3N0YWdlbnQudjEuTGlzdERpclJlcXVlc3QaHS5ob3N0YWdlbnQudjEuTGlzdERpclJlc3BvbnNlEkYKB01ha2VEaXISHC5ob3N0YWdlbnQudjEuTWFrZURpclJlcXVlc3QaHS5ob3N0YWdlbnQudjEuTWFrZURpclJlc3BvbnNlEkkKCE1vdmVGaWxlEh0uaG9zdGFnZW50LnYxLk1vdmVGaWxlUmVxdWVzdBoeLmhvc3RhZ2VudC52MS5Nb3ZlRmlsZVJlc3BvbnNlEk8KClJlbW92ZUZpbGUSHy5ob3N0YWdlbnQudjEuUmVtb3ZlRmlsZVJlcXVlc3QaIC5ob3N0YWdlbnQudjEuUmVtb3ZlRmlsZVJlc3BvbnNlEksKCFdhdGNoRGlyEh0uaG9zdGFnZW50LnYxLldhdGNoRGlyUmVxdWVzdBoeLmhvc3RhZ2VudC52MS5XYXRjaERpclJlc3BvbnNlMAESWwoOQ3JlYXRlU25hcHNob3QSIy5ob3N0YWdlbnQudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0GiQuaG9zdGFnZW50LnYxLkNyZWF0ZVNuYXBzaG90UmVzcG9uc2USWwoORGVsZXRlU25hcHNob3QSIy5ob3N0YWdlbnQudjEuRGVsZXRlU25hcHNob3RSZXF1ZXN0GiQuaG9zdGFnZW50LnYxLkRlbGV0ZVNuYXBzaG90UmVzcG9uc2USWAoNTGlzdFRlbXBsYXRlcxIiLmhvc3RhZ2VudC52MS5MaXN0VGVtcGxhdGVzUmVxdWVzdBojLmhvc3RhZ2VudC52MS5MaXN0VGVtcGxhdGVzUmVzcG9uc2USRgoHR2V0SG9zdBIcLmhvc3RhZ2VudC52MS5HZXRIb3N0UmVxdWVzdBodLmhvc3RhZ2VudC52MS5HZXRIb3N0UmVzcG9uc2USRgoHR2V0TG9ncxIcLmhvc3RhZ2VudC52MS5HZXRMb2dzUmVxdWVzdBodLmhvc3RhZ2VudC52MS5HZXRMb2dzUmVzcG9uc2USTwoKR2V0TWV0cmljcxIfLmhvc3RhZ2VudC52MS5HZXRNZXRyaWNzUmVxdWVzdBogLmhvc3RhZ2VudC52MS5HZXRNZXRyaWNzUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("Cg9ob3N0YWdlbnQucHJvdG8SDGhvc3RhZ2VudC52MSJ1CgVCdWlsZBIKCgJpZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBIbChNtZW1vcnlfc3RvcmVkX2J5dGVzGAQgASgEEhkKEWRpc2tfc3RvcmVkX2J5dGVzGAUgASgEIkAKB05ldHdvcmsSEAoIaW50ZXJuZXQYASABKAgSEQoJYWxsb3dfb3V0GAIgAygJEhAKCGRlbnlfb3V0GAMgAygJIpICChRDcmVhdGVTYW5kYm94UmVxdWVzdBIQCgh0ZW1wbGF0ZRgBIAEoCRINCgV2Y3B1cxgCIAEoDRIRCgltZW1vcnlfbWIYAyABKA0SEwoLdGltZW91dF9zZWMYBCABKAUSEgoKc2FuZGJveF9pZBgFIAEoCRIPCgdkaXNrX21iGAYgASgNEjgKA2VudhgHIAMoCzIrLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdC5FbnZFbnRyeRImCgduZXR3b3JrGAggASgLMhUuaG9zdGFnZW50LnYxLk5ldHdvcmsaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJDChVDcmVhdGVTYW5kYm94UmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyL6AwoLU2FuZGJveEluZm8SEgoKc2FuZGJveF9pZBgBIAEoCRIOCgZzdGF0dXMYAiABKAkSEAoIdGVtcGxhdGUYAyABKAkSDQoFdmNwdXMYBCABKA0SEQoJbWVtb3J5X21iGAUgASgNEg8KB2hvc3RfaXAYBiABKAkSFwoPY3JlYXRlZF9hdF91bml4GAcgASgDEhsKE2xhc3RfYWN0aXZlX2F0X3VuaXgYCCABKAMSEwoLdGltZW91dF9zZWMYCSABKAUSDwoHZGlza19tYhgKIAEoDRIRCglpc29sYXRpb24YCyABKAkSCwoDdm1tGAwgASgJEg8KB2JhY2tlbmQYDSABKAkSJwoFYnVpbGQYDiABKAsyEy5ob3N0YWdlbnQudjEuQnVpbGRIAIgBARIZCgxlcnJvcl9yZWFzb24YDyABKAlIAYgBARI8Cgp0aW1pbmdzX21zGBAgAygLMiguaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvLlRpbWluZ3NNc0VudHJ5EiYKB25ldHdvcmsYESABKAsyFS5ob3N0YWdlbnQudjEuTmV0d29yaxowCg5UaW1pbmdzTXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBQggKBl9idWlsZEIPCg1fZXJyb3JfcmVhc29uIisKFURlc3Ryb3lTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIhgKFkRlc3Ryb3lTYW5kYm94UmVzcG9uc2UiKQoTUGF1c2VTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIkIKFFBhdXNlU2FuZGJveFJlc3BvbnNlEioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8iYAoUUmVzdW1lU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRImCgduZXR3b3JrGAIgASgLMhUuaG9zdGFnZW50LnYxLk5ldHdvcmsSDAoEY29sZBgDIAEoCCJVChVSZXN1bWVTYW5kYm94UmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbxIQCghidWlsZF9pZBgCIAEoCSJeChJGb3JrU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRI0CghjaGlsZHJlbhgCIAMoCzIiLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdCJwChNGb3JrU2FuZGJveFJlc3BvbnNlEioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8SLQoIY2hpbGRyZW4YAiADKAsyGy5ob3N0YWdlbnQudjEuRm9ya2VkU2FuZGJveCJmCg1Gb3JrZWRTYW5kYm94EioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8SEgoKZXJyb3Jfa2luZBgCIAEoCRIVCg1lcnJvcl9tZXNzYWdlGAMgASgJIk8KEVNldE5ldHdvcmtSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSJgoHbmV0d29yaxgCIAEoCzIVLmhvc3RhZ2VudC52MS5OZXR3b3JrIkAKElNldE5ldHdvcmtSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIhYKFExpc3RTYW5kYm94ZXNSZXF1ZXN0IkUKFUxpc3RTYW5kYm94ZXNSZXNwb25zZRIsCglzYW5kYm94ZXMYASADKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8iKAoSU3RhdFNhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkivwIKE1N0YXRTYW5kYm94UmVzcG9uc2USFAoMbWVtb3J5X2J5dGVzGAEgASgEEhYKDnJlc2lkZW50X2J5dGVzGAIgASgEEhUKDXBhZ2VzX2ZhdWx0ZWQYAyABKAQSEwoLcGFnZXNfdG90YWwYBCABKAQSDgoGZmF1bHRzGAUgASgEEhQKDGJ5dGVzX2NvcGllZBgGIAEoBBIUCgxieXRlc196ZXJvZWQYByABKAQSFAoMZmF1bHRfdXNfcDUwGAggASgBEhQKDGZhdWx0X3VzX3A5ORgJIAEoARI5CgRwaWRzGAogAygLMisuaG9zdGFnZW50LnYxLlN0YXRTYW5kYm94UmVzcG9uc2UuUGlkc0VudHJ5GisKCVBpZHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKA06AjgBItgBCgtFeGVjUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgsKA2NtZBgCIAEoCRIMCgRhcmdzGAMgAygJEhMKC3RpbWVvdXRfc2VjGAQgASgFEgsKA2N3ZBgFIAEoCRIvCgNlbnYYBiADKAsyIi5ob3N0YWdlbnQudjEuRXhlY1JlcXVlc3QuRW52RW50cnkSDAoEdXNlchgHIAEoCRINCgVzdGRpbhgIIAEoDBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkEKDEV4ZWNSZXNwb25zZRIOCgZzdGRvdXQYASABKAwSDgoGc3RkZXJyGAIgASgMEhEKCWV4aXRfY29kZRgDIAEoBSKaAgoRRXhlY1N0cmVhbVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNjbWQYAiABKAkSDAoEYXJncxgDIAMoCRITCgt0aW1lb3V0X3NlYxgEIAEoBRILCgNjd2QYBSABKAkSNQoDZW52GAYgAygLMiguaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXF1ZXN0LkVudkVudHJ5EgwKBHVzZXIYByABKAkSDQoFc3RkaW4YCCABKAgSLAoDcHR5GAkgASgLMhouaG9zdGFnZW50LnYxLlRlcm1pbmFsU2l6ZUgAiAEBGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCBgoEX3B0eSIqCgxUZXJtaW5hbFNpemUSDAoEY29scxgBIAEoDRIMCgRyb3dzGAIgASgNIrcCChJFeGVjU3RyZWFtUmVzcG9uc2USNwoFc3RhcnQYASABKAsyJi5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlLlN0YXJ0SAASNQoEZGF0YRgCIAEoCzIlLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVzcG9uc2UuRGF0YUgAEjMKA2VuZBgDIAEoCzIkLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVzcG9uc2UuRW5kSAAaFAoFU3RhcnQSCwoDcGlkGAEgASgNGjQKBERhdGESEAoGc3Rkb3V0GAEgASgMSAASEAoGc3RkZXJyGAIgASgMSABCCAoGb3V0cHV0GicKA0VuZBIRCglleGl0X2NvZGUYASABKAUSDQoFZXJyb3IYAiABKAlCBwoFZXZlbnQiWwoQU2VuZElucHV0UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgsKA3BpZBgCIAEoDRIMCgRkYXRhGAMgASgMEgsKA2VvZhgEIAEoCBILCgNwdHkYBSABKAgiEwoRU2VuZElucHV0UmVzcG9uc2UiRwoUU2lnbmFsUHJvY2Vzc1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDgoGc2lnbmFsGAMgASgFIhcKFVNpZ25hbFByb2Nlc3NSZXNwb25zZSJiChVSZXNpemVUZXJtaW5hbFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNwaWQYAiABKA0SKAoEc2l6ZRgDIAEoCzIaLmhvc3RhZ2VudC52MS5UZXJtaW5hbFNpemUiGAoWUmVzaXplVGVybWluYWxSZXNwb25zZSJTChBXcml0ZUZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIPCgdjb250ZW50GAMgASgMEgwKBHVzZXIYBCABKAkiEwoRV3JpdGVGaWxlUmVzcG9uc2UiQQoPUmVhZEZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIiMKEFJlYWRGaWxlUmVzcG9uc2USDwoHY29udGVudBgBIAEoDCK7AQoWV3JpdGVGaWxlU3RyZWFtUmVxdWVzdBI5CgRtZXRhGAEgASgLMikuaG9zdGFnZW50LnYxLldyaXRlRmlsZVN0cmVhbVJlcXVlc3QuTWV0YUgAEg8KBWNodW5rGAIgASgMSAASEgoIY29tcGxldGUYAyABKAhIABo2CgRNZXRhEhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJQgkKB2NvbnRlbnQiGQoXV3JpdGVGaWxlU3RyZWFtUmVzcG9uc2UiRwoVUmVhZEZpbGVTdHJlYW1SZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIicKFlJlYWRGaWxlU3RyZWFtUmVzcG9uc2USDQoFY2h1bmsYASABKAwi0QEKCUZpbGVFbnRyeRIMCgRuYW1lGAEgASgJEgwKBHR5cGUYAiABKAkSDAoEcGF0aBgDIAEoCRIMCgRzaXplGAQgASgEEgwKBG1vZGUYBSABKA0SEwoLcGVybWlzc2lvbnMYBiABKAkSDQoFb3duZXIYByABKAkSDQoFZ3JvdXAYCCABKAkSGwoTbW9kaWZpZWRfYXRfdW5peF9tcxgJIAEoAxIbCg5zeW1saW5rX3RhcmdldBgKIAEoCUgAiAEBQhEKD19zeW1saW5rX3RhcmdldCJBCg9TdGF0RmlsZVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkiOgoQU3RhdEZpbGVSZXNwb25zZRImCgVlbnRyeRgBIAEoCzIXLmhvc3RhZ2VudC52MS5GaWxlRW50cnkiTwoOTGlzdERpclJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkSDQoFZGVwdGgYBCABKA0iOwoPTGlzdERpclJlc3BvbnNlEigKB2VudHJpZXMYASADKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5IkAKDk1ha2VEaXJSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIjkKD01ha2VEaXJSZXNwb25zZRImCgVlbnRyeRgBIAEoCzIXLmhvc3RhZ2VudC52MS5GaWxlRW50cnkiWAoPTW92ZUZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDgoGc291cmNlGAIgASgJEhMKC2Rlc3RpbmF0aW9uGAMgASgJEgwKBHVzZXIYBCABKAkiOgoQTW92ZUZpbGVSZXNwb25zZRImCgVlbnRyeRgBIAEoCzIXLmhvc3RhZ2VudC52MS5GaWxlRW50cnkiQwoRUmVtb3ZlRmlsZVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkiFAoSUmVtb3ZlRmlsZVJlc3BvbnNlIlQKD1dhdGNoRGlyUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCRIRCglyZWN1cnNpdmUYBCABKAgiugEKEFdhdGNoRGlyUmVzcG9uc2USNQoFc3RhcnQYASABKAsyJC5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXNwb25zZS5TdGFydEgAEjcKBmNoYW5nZRgCIAEoCzIlLmhvc3RhZ2VudC52MS5XYXRjaERpclJlc3BvbnNlLkNoYW5nZUgAGgcKBVN0YXJ0GiQKBkNoYW5nZRIMCgRuYW1lGAEgASgJEgwKBHR5cGUYAiABKAlCBwoFZXZlbnQiTgoVQ3JlYXRlU25hcHNob3RSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSEwoLdGVtcGxhdGVfaWQYAiABKAkSDAoEbmFtZRgDIAEoCSJuChZDcmVhdGVTbmFwc2hvdFJlc3BvbnNlEigKCHRlbXBsYXRlGAEgASgLMhYuaG9zdGFnZW50LnYxLlRlbXBsYXRlEioKB3NhbmRib3gYAiABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8iLAoVRGVsZXRlU25hcHNob3RSZXF1ZXN0EhMKC3RlbXBsYXRlX2lkGAEgASgJIhgKFkRlbGV0ZVNuYXBzaG90UmVzcG9uc2UizgEKCFRlbXBsYXRlEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEdHlwZRgDIAEoCRINCgV2Y3B1cxgEIAEoDRIRCgltZW1vcnlfbWIYBSABKA0SDwoHZGlza19tYhgGIAEoDRIiCgVidWlsZBgHIAEoCzITLmhvc3RhZ2VudC52MS5CdWlsZBIXCg9jcmVhdGVkX2F0X3VuaXgYCCABKAMSGQoMZXJyb3JfcmVhc29uGAkgASgJSACIAQFCDwoNX2Vycm9yX3JlYXNvbiIWChRMaXN0VGVtcGxhdGVzUmVxdWVzdCJCChVMaXN0VGVtcGxhdGVzUmVzcG9uc2USKQoJdGVtcGxhdGVzGAEgAygLMhYuaG9zdGFnZW50LnYxLlRlbXBsYXRlIiQKDkdldExvZ3NSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkiHwoPR2V0TG9nc1Jlc3BvbnNlEgwKBHRleHQYASABKAkiEwoRR2V0TWV0cmljc1JlcXVlc3QiIgoSR2V0TWV0cmljc1Jlc3BvbnNlEgwKBHRleHQYASABKAkiEAoOR2V0SG9zdFJlcXVlc3Qi4QEKD0dldEhvc3RSZXNwb25zZRIRCgl2Y3B1c19tYXgYASABKA0SFQoNbWVtb3J5X21iX21heBgCIAEoDRIRCglpc29sYXRpb24YAyABKAkSCwoDdm1tGAQgASgJEhMKC3ZtbV92ZXJzaW9uGAUgASgJEhMKC3Nsb3RzX3RvdGFsGAYgASgNEhIKCnNsb3RzX3VzZWQYByABKA0SEAoIaW5zdGFuY2UYCCABKAkSFwoPZGlza19mcmVlX2J5dGVzGAkgASgEEhsKE2Rpc2tfcmVzZXJ2ZWRfYnl0ZXMYCiABKAQy9xIKEEhvc3RBZ2VudFNlcnZpY2USWAoNQ3JlYXRlU2FuZGJveBIiLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdBojLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVzcG9uc2USWwoORGVzdHJveVNhbmRib3gSIy5ob3N0YWdlbnQudjEuRGVzdHJveVNhbmRib3hSZXF1ZXN0GiQuaG9zdGFnZW50LnYxLkRlc3Ryb3lTYW5kYm94UmVzcG9uc2USVQoMUGF1c2VTYW5kYm94EiEuaG9zdGFnZW50LnYxLlBhdXNlU2FuZGJveFJlcXVlc3QaIi5ob3N0YWdlbnQudjEuUGF1c2VTYW5kYm94UmVzcG9uc2USWAoNUmVzdW1lU2FuZGJveBIiLmhvc3RhZ2VudC52MS5SZXN1bWVTYW5kYm94UmVxdWVzdBojLmhvc3RhZ2VudC52MS5SZXN1bWVTYW5kYm94UmVzcG9uc2USUgoLRm9ya1NhbmRib3gSIC5ob3N0YWdlbnQudjEuRm9ya1NhbmRib3hSZXF1ZXN0GiEuaG9zdGFnZW50LnYxLkZvcmtTYW5kYm94UmVzcG9uc2USTwoKU2V0TmV0d29yaxIfLmhvc3RhZ2VudC52MS5TZXROZXR3b3JrUmVxdWVzdBogLmhvc3RhZ2VudC52MS5TZXROZXR3b3JrUmVzcG9uc2USWAoNTGlzdFNhbmRib3hlcxIiLmhvc3RhZ2VudC52MS5MaXN0U2FuZGJveGVzUmVxdWVzdBojLmhvc3RhZ2VudC52MS5MaXN0U2FuZGJveGVzUmVzcG9uc2USUgoLU3RhdFNhbmRib3gSIC5ob3N0YWdlbnQudjEuU3RhdFNhbmRib3hSZXF1ZXN0GiEuaG9zdGFnZW50LnYxLlN0YXRTYW5kYm94UmVzcG9uc2USPQoERXhlYxIZLmhvc3RhZ2VudC52MS5FeGVjUmVxdWVzdBoaLmhvc3RhZ2VudC52MS5FeGVjUmVzcG9uc2USUQoKRXhlY1N0cmVhbRIfLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVxdWVzdBogLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVzcG9uc2UwARJMCglTZW5kSW5wdXQSHi5ob3N0YWdlbnQudjEuU2VuZElucHV0UmVxdWVzdBofLmhvc3RhZ2VudC52MS5TZW5kSW5wdXRSZXNwb25zZRJYCg1TaWduYWxQcm9jZXNzEiIuaG9zdGFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXNwb25zZRJbCg5SZXNpemVUZXJtaW5hbBIjLmhvc3RhZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuUmVzaXplVGVybWluYWxSZXNwb25zZRJMCglXcml0ZUZpbGUSHi5ob3N0YWdlbnQudjEuV3JpdGVGaWxlUmVxdWVzdBofLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVSZXNwb25zZRJJCghSZWFkRmlsZRIdLmhvc3RhZ2VudC52MS5SZWFkRmlsZVJlcXVlc3QaHi5ob3N0YWdlbnQudjEuUmVhZEZpbGVSZXNwb25zZRJgCg9Xcml0ZUZpbGVTdHJlYW0SJC5ob3N0YWdlbnQudjEuV3JpdGVGaWxlU3RyZWFtUmVxdWVzdBolLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVTdHJlYW1SZXNwb25zZSgBEl0KDlJlYWRGaWxlU3RyZWFtEiMuaG9zdGFnZW50LnYxLlJlYWRGaWxlU3RyZWFtUmVxdWVzdBokLmhvc3RhZ2VudC52MS5SZWFkRmlsZVN0cmVhbVJlc3BvbnNlMAESSQoIU3RhdEZpbGUSHS5ob3N0YWdlbnQudjEuU3RhdEZpbGVSZXF1ZXN0Gh4uaG9zdGFnZW50LnYxLlN0YXRGaWxlUmVzcG9uc2USRgoHTGlzdERpchIcLmhvc3RhZ2VudC52MS5MaXN0RGlyUmVxdWVzdBodLmhvc3RhZ2VudC52MS5MaXN0RGlyUmVzcG9uc2USRgoHTWFrZURpchIcLmhvc3RhZ2VudC52MS5NYWtlRGlyUmVxdWVzdBodLmhvc3RhZ2VudC52MS5NYWtlRGlyUmVzcG9uc2USSQoITW92ZUZpbGUSHS5ob3N0YWdlbnQudjEuTW92ZUZpbGVSZXF1ZXN0Gh4uaG9zdGFnZW50LnYxLk1vdmVGaWxlUmVzcG9uc2USTwoKUmVtb3ZlRmlsZRIfLmhvc3RhZ2VudC52MS5SZW1vdmVGaWxlUmVxdWVzdBogLmhvc3RhZ2VudC52MS5SZW1vdmVGaWxlUmVzcG9uc2USSwoIV2F0Y2hEaXISHS5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXF1ZXN0Gh4uaG9zdGFnZW50LnYxLldhdGNoRGlyUmVzcG9uc2UwARJbCg5DcmVhdGVTbmFwc2hvdBIjLmhvc3RhZ2VudC52MS5DcmVhdGVTbmFwc2hvdFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuQ3JlYXRlU25hcHNob3RSZXNwb25zZRJbCg5EZWxldGVTbmFwc2hvdBIjLmhvc3RhZ2VudC52MS5EZWxldGVTbmFwc2hvdFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuRGVsZXRlU25hcHNob3RSZXNwb25zZRJYCg1MaXN0VGVtcGxhdGVzEiIuaG9zdGFnZW50LnYxLkxpc3RUZW1wbGF0ZXNSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLkxpc3RUZW1wbGF0ZXNSZXNwb25zZRJGCgdHZXRIb3N0EhwuaG9zdGFnZW50LnYxLkdldEhvc3RSZXF1ZXN0Gh0uaG9zdGFnZW50LnYxLkdldEhvc3RSZXNwb25zZRJGCgdHZXRMb2dzEhwuaG9zdGFnZW50LnYxLkdldExvZ3NSZXF1ZXN0Gh0uaG9zdGFnZW50LnYxLkdldExvZ3NSZXNwb25zZRJPCgpHZXRNZXRyaWNzEh8uaG9zdGFnZW50LnYxLkdldE1ldHJpY3NSZXF1ZXN0GiAuaG9zdGFnZW50LnYxLkdldE1ldHJpY3NSZXNwb25zZWIGcHJvdG8z");
 
 /**
  * A sealed generation. `generation` counts memory's builds; `stored_bytes` is what the build's folder holds on disk.
@@ -388,6 +388,85 @@ export const ResumeSandboxResponseSchema: GenMessage<ResumeSandboxResponse> = /*
   messageDesc(file_hostagent, 10);
 
 /**
+ * @generated from message hostagent.v1.ForkSandboxRequest
+ */
+export type ForkSandboxRequest = Message<"hostagent.v1.ForkSandboxRequest"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * Template and size are the source's; its environment counts where a child has none of its own.
+   *
+   * @generated from field: repeated hostagent.v1.CreateSandboxRequest children = 2;
+   */
+  children: CreateSandboxRequest[];
+};
+
+/**
+ * Describes the message hostagent.v1.ForkSandboxRequest.
+ * Use `create(ForkSandboxRequestSchema)` to create a new message.
+ */
+export const ForkSandboxRequestSchema: GenMessage<ForkSandboxRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 11);
+
+/**
+ * @generated from message hostagent.v1.ForkSandboxResponse
+ */
+export type ForkSandboxResponse = Message<"hostagent.v1.ForkSandboxResponse"> & {
+  /**
+   * The source.
+   *
+   * @generated from field: hostagent.v1.SandboxInfo sandbox = 1;
+   */
+  sandbox?: SandboxInfo | undefined;
+
+  /**
+   * One for each child, in their order.
+   *
+   * @generated from field: repeated hostagent.v1.ForkedSandbox children = 2;
+   */
+  children: ForkedSandbox[];
+};
+
+/**
+ * Describes the message hostagent.v1.ForkSandboxResponse.
+ * Use `create(ForkSandboxResponseSchema)` to create a new message.
+ */
+export const ForkSandboxResponseSchema: GenMessage<ForkSandboxResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 12);
+
+/**
+ * @generated from message hostagent.v1.ForkedSandbox
+ */
+export type ForkedSandbox = Message<"hostagent.v1.ForkedSandbox"> & {
+  /**
+   * Absent: it did not start.
+   *
+   * @generated from field: hostagent.v1.SandboxInfo sandbox = 1;
+   */
+  sandbox?: SandboxInfo | undefined;
+
+  /**
+   * @generated from field: string error_kind = 2;
+   */
+  errorKind: string;
+
+  /**
+   * @generated from field: string error_message = 3;
+   */
+  errorMessage: string;
+};
+
+/**
+ * Describes the message hostagent.v1.ForkedSandbox.
+ * Use `create(ForkedSandboxSchema)` to create a new message.
+ */
+export const ForkedSandboxSchema: GenMessage<ForkedSandbox> = /*@__PURE__*/
+  messageDesc(file_hostagent, 13);
+
+/**
  * @generated from message hostagent.v1.SetNetworkRequest
  */
 export type SetNetworkRequest = Message<"hostagent.v1.SetNetworkRequest"> & {
@@ -407,7 +486,7 @@ export type SetNetworkRequest = Message<"hostagent.v1.SetNetworkRequest"> & {
  * Use `create(SetNetworkRequestSchema)` to create a new message.
  */
 export const SetNetworkRequestSchema: GenMessage<SetNetworkRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 11);
+  messageDesc(file_hostagent, 14);
 
 /**
  * @generated from message hostagent.v1.SetNetworkResponse
@@ -424,7 +503,7 @@ export type SetNetworkResponse = Message<"hostagent.v1.SetNetworkResponse"> & {
  * Use `create(SetNetworkResponseSchema)` to create a new message.
  */
 export const SetNetworkResponseSchema: GenMessage<SetNetworkResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 12);
+  messageDesc(file_hostagent, 15);
 
 /**
  * @generated from message hostagent.v1.ListSandboxesRequest
@@ -437,7 +516,7 @@ export type ListSandboxesRequest = Message<"hostagent.v1.ListSandboxesRequest"> 
  * Use `create(ListSandboxesRequestSchema)` to create a new message.
  */
 export const ListSandboxesRequestSchema: GenMessage<ListSandboxesRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 13);
+  messageDesc(file_hostagent, 16);
 
 /**
  * @generated from message hostagent.v1.ListSandboxesResponse
@@ -454,7 +533,7 @@ export type ListSandboxesResponse = Message<"hostagent.v1.ListSandboxesResponse"
  * Use `create(ListSandboxesResponseSchema)` to create a new message.
  */
 export const ListSandboxesResponseSchema: GenMessage<ListSandboxesResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 14);
+  messageDesc(file_hostagent, 17);
 
 /**
  * @generated from message hostagent.v1.StatSandboxRequest
@@ -471,7 +550,7 @@ export type StatSandboxRequest = Message<"hostagent.v1.StatSandboxRequest"> & {
  * Use `create(StatSandboxRequestSchema)` to create a new message.
  */
 export const StatSandboxRequestSchema: GenMessage<StatSandboxRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 15);
+  messageDesc(file_hostagent, 18);
 
 /**
  * @generated from message hostagent.v1.StatSandboxResponse
@@ -539,7 +618,7 @@ export type StatSandboxResponse = Message<"hostagent.v1.StatSandboxResponse"> & 
  * Use `create(StatSandboxResponseSchema)` to create a new message.
  */
 export const StatSandboxResponseSchema: GenMessage<StatSandboxResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 16);
+  messageDesc(file_hostagent, 19);
 
 /**
  * @generated from message hostagent.v1.ExecRequest
@@ -593,7 +672,7 @@ export type ExecRequest = Message<"hostagent.v1.ExecRequest"> & {
  * Use `create(ExecRequestSchema)` to create a new message.
  */
 export const ExecRequestSchema: GenMessage<ExecRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 17);
+  messageDesc(file_hostagent, 20);
 
 /**
  * @generated from message hostagent.v1.ExecResponse
@@ -620,7 +699,7 @@ export type ExecResponse = Message<"hostagent.v1.ExecResponse"> & {
  * Use `create(ExecResponseSchema)` to create a new message.
  */
 export const ExecResponseSchema: GenMessage<ExecResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 18);
+  messageDesc(file_hostagent, 21);
 
 /**
  * @generated from message hostagent.v1.ExecStreamRequest
@@ -683,7 +762,7 @@ export type ExecStreamRequest = Message<"hostagent.v1.ExecStreamRequest"> & {
  * Use `create(ExecStreamRequestSchema)` to create a new message.
  */
 export const ExecStreamRequestSchema: GenMessage<ExecStreamRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 19);
+  messageDesc(file_hostagent, 22);
 
 /**
  * @generated from message hostagent.v1.TerminalSize
@@ -705,7 +784,7 @@ export type TerminalSize = Message<"hostagent.v1.TerminalSize"> & {
  * Use `create(TerminalSizeSchema)` to create a new message.
  */
 export const TerminalSizeSchema: GenMessage<TerminalSize> = /*@__PURE__*/
-  messageDesc(file_hostagent, 20);
+  messageDesc(file_hostagent, 23);
 
 /**
  * @generated from message hostagent.v1.ExecStreamResponse
@@ -740,7 +819,7 @@ export type ExecStreamResponse = Message<"hostagent.v1.ExecStreamResponse"> & {
  * Use `create(ExecStreamResponseSchema)` to create a new message.
  */
 export const ExecStreamResponseSchema: GenMessage<ExecStreamResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 21);
+  messageDesc(file_hostagent, 24);
 
 /**
  * @generated from message hostagent.v1.ExecStreamResponse.Start
@@ -757,7 +836,7 @@ export type ExecStreamResponse_Start = Message<"hostagent.v1.ExecStreamResponse.
  * Use `create(ExecStreamResponse_StartSchema)` to create a new message.
  */
 export const ExecStreamResponse_StartSchema: GenMessage<ExecStreamResponse_Start> = /*@__PURE__*/
-  messageDesc(file_hostagent, 21, 0);
+  messageDesc(file_hostagent, 24, 0);
 
 /**
  * @generated from message hostagent.v1.ExecStreamResponse.Data
@@ -786,7 +865,7 @@ export type ExecStreamResponse_Data = Message<"hostagent.v1.ExecStreamResponse.D
  * Use `create(ExecStreamResponse_DataSchema)` to create a new message.
  */
 export const ExecStreamResponse_DataSchema: GenMessage<ExecStreamResponse_Data> = /*@__PURE__*/
-  messageDesc(file_hostagent, 21, 1);
+  messageDesc(file_hostagent, 24, 1);
 
 /**
  * @generated from message hostagent.v1.ExecStreamResponse.End
@@ -808,7 +887,7 @@ export type ExecStreamResponse_End = Message<"hostagent.v1.ExecStreamResponse.En
  * Use `create(ExecStreamResponse_EndSchema)` to create a new message.
  */
 export const ExecStreamResponse_EndSchema: GenMessage<ExecStreamResponse_End> = /*@__PURE__*/
-  messageDesc(file_hostagent, 21, 2);
+  messageDesc(file_hostagent, 24, 2);
 
 /**
  * @generated from message hostagent.v1.SendInputRequest
@@ -847,7 +926,7 @@ export type SendInputRequest = Message<"hostagent.v1.SendInputRequest"> & {
  * Use `create(SendInputRequestSchema)` to create a new message.
  */
 export const SendInputRequestSchema: GenMessage<SendInputRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 22);
+  messageDesc(file_hostagent, 25);
 
 /**
  * @generated from message hostagent.v1.SendInputResponse
@@ -860,7 +939,7 @@ export type SendInputResponse = Message<"hostagent.v1.SendInputResponse"> & {
  * Use `create(SendInputResponseSchema)` to create a new message.
  */
 export const SendInputResponseSchema: GenMessage<SendInputResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 23);
+  messageDesc(file_hostagent, 26);
 
 /**
  * @generated from message hostagent.v1.SignalProcessRequest
@@ -889,7 +968,7 @@ export type SignalProcessRequest = Message<"hostagent.v1.SignalProcessRequest"> 
  * Use `create(SignalProcessRequestSchema)` to create a new message.
  */
 export const SignalProcessRequestSchema: GenMessage<SignalProcessRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 24);
+  messageDesc(file_hostagent, 27);
 
 /**
  * @generated from message hostagent.v1.SignalProcessResponse
@@ -902,7 +981,7 @@ export type SignalProcessResponse = Message<"hostagent.v1.SignalProcessResponse"
  * Use `create(SignalProcessResponseSchema)` to create a new message.
  */
 export const SignalProcessResponseSchema: GenMessage<SignalProcessResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 25);
+  messageDesc(file_hostagent, 28);
 
 /**
  * @generated from message hostagent.v1.ResizeTerminalRequest
@@ -929,7 +1008,7 @@ export type ResizeTerminalRequest = Message<"hostagent.v1.ResizeTerminalRequest"
  * Use `create(ResizeTerminalRequestSchema)` to create a new message.
  */
 export const ResizeTerminalRequestSchema: GenMessage<ResizeTerminalRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 26);
+  messageDesc(file_hostagent, 29);
 
 /**
  * @generated from message hostagent.v1.ResizeTerminalResponse
@@ -942,7 +1021,7 @@ export type ResizeTerminalResponse = Message<"hostagent.v1.ResizeTerminalRespons
  * Use `create(ResizeTerminalResponseSchema)` to create a new message.
  */
 export const ResizeTerminalResponseSchema: GenMessage<ResizeTerminalResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 27);
+  messageDesc(file_hostagent, 30);
 
 /**
  * @generated from message hostagent.v1.WriteFileRequest
@@ -974,7 +1053,7 @@ export type WriteFileRequest = Message<"hostagent.v1.WriteFileRequest"> & {
  * Use `create(WriteFileRequestSchema)` to create a new message.
  */
 export const WriteFileRequestSchema: GenMessage<WriteFileRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 28);
+  messageDesc(file_hostagent, 31);
 
 /**
  * @generated from message hostagent.v1.WriteFileResponse
@@ -987,7 +1066,7 @@ export type WriteFileResponse = Message<"hostagent.v1.WriteFileResponse"> & {
  * Use `create(WriteFileResponseSchema)` to create a new message.
  */
 export const WriteFileResponseSchema: GenMessage<WriteFileResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 29);
+  messageDesc(file_hostagent, 32);
 
 /**
  * @generated from message hostagent.v1.ReadFileRequest
@@ -1014,7 +1093,7 @@ export type ReadFileRequest = Message<"hostagent.v1.ReadFileRequest"> & {
  * Use `create(ReadFileRequestSchema)` to create a new message.
  */
 export const ReadFileRequestSchema: GenMessage<ReadFileRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 30);
+  messageDesc(file_hostagent, 33);
 
 /**
  * @generated from message hostagent.v1.ReadFileResponse
@@ -1031,7 +1110,7 @@ export type ReadFileResponse = Message<"hostagent.v1.ReadFileResponse"> & {
  * Use `create(ReadFileResponseSchema)` to create a new message.
  */
 export const ReadFileResponseSchema: GenMessage<ReadFileResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 31);
+  messageDesc(file_hostagent, 34);
 
 /**
  * @generated from message hostagent.v1.WriteFileStreamRequest
@@ -1068,7 +1147,7 @@ export type WriteFileStreamRequest = Message<"hostagent.v1.WriteFileStreamReques
  * Use `create(WriteFileStreamRequestSchema)` to create a new message.
  */
 export const WriteFileStreamRequestSchema: GenMessage<WriteFileStreamRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 32);
+  messageDesc(file_hostagent, 35);
 
 /**
  * @generated from message hostagent.v1.WriteFileStreamRequest.Meta
@@ -1095,7 +1174,7 @@ export type WriteFileStreamRequest_Meta = Message<"hostagent.v1.WriteFileStreamR
  * Use `create(WriteFileStreamRequest_MetaSchema)` to create a new message.
  */
 export const WriteFileStreamRequest_MetaSchema: GenMessage<WriteFileStreamRequest_Meta> = /*@__PURE__*/
-  messageDesc(file_hostagent, 32, 0);
+  messageDesc(file_hostagent, 35, 0);
 
 /**
  * @generated from message hostagent.v1.WriteFileStreamResponse
@@ -1108,7 +1187,7 @@ export type WriteFileStreamResponse = Message<"hostagent.v1.WriteFileStreamRespo
  * Use `create(WriteFileStreamResponseSchema)` to create a new message.
  */
 export const WriteFileStreamResponseSchema: GenMessage<WriteFileStreamResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 33);
+  messageDesc(file_hostagent, 36);
 
 /**
  * @generated from message hostagent.v1.ReadFileStreamRequest
@@ -1135,7 +1214,7 @@ export type ReadFileStreamRequest = Message<"hostagent.v1.ReadFileStreamRequest"
  * Use `create(ReadFileStreamRequestSchema)` to create a new message.
  */
 export const ReadFileStreamRequestSchema: GenMessage<ReadFileStreamRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 34);
+  messageDesc(file_hostagent, 37);
 
 /**
  * @generated from message hostagent.v1.ReadFileStreamResponse
@@ -1152,7 +1231,7 @@ export type ReadFileStreamResponse = Message<"hostagent.v1.ReadFileStreamRespons
  * Use `create(ReadFileStreamResponseSchema)` to create a new message.
  */
 export const ReadFileStreamResponseSchema: GenMessage<ReadFileStreamResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 35);
+  messageDesc(file_hostagent, 38);
 
 /**
  * @generated from message hostagent.v1.FileEntry
@@ -1222,7 +1301,7 @@ export type FileEntry = Message<"hostagent.v1.FileEntry"> & {
  * Use `create(FileEntrySchema)` to create a new message.
  */
 export const FileEntrySchema: GenMessage<FileEntry> = /*@__PURE__*/
-  messageDesc(file_hostagent, 36);
+  messageDesc(file_hostagent, 39);
 
 /**
  * @generated from message hostagent.v1.StatFileRequest
@@ -1249,7 +1328,7 @@ export type StatFileRequest = Message<"hostagent.v1.StatFileRequest"> & {
  * Use `create(StatFileRequestSchema)` to create a new message.
  */
 export const StatFileRequestSchema: GenMessage<StatFileRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 37);
+  messageDesc(file_hostagent, 40);
 
 /**
  * @generated from message hostagent.v1.StatFileResponse
@@ -1266,7 +1345,7 @@ export type StatFileResponse = Message<"hostagent.v1.StatFileResponse"> & {
  * Use `create(StatFileResponseSchema)` to create a new message.
  */
 export const StatFileResponseSchema: GenMessage<StatFileResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 38);
+  messageDesc(file_hostagent, 41);
 
 /**
  * @generated from message hostagent.v1.ListDirRequest
@@ -1300,7 +1379,7 @@ export type ListDirRequest = Message<"hostagent.v1.ListDirRequest"> & {
  * Use `create(ListDirRequestSchema)` to create a new message.
  */
 export const ListDirRequestSchema: GenMessage<ListDirRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 39);
+  messageDesc(file_hostagent, 42);
 
 /**
  * @generated from message hostagent.v1.ListDirResponse
@@ -1317,7 +1396,7 @@ export type ListDirResponse = Message<"hostagent.v1.ListDirResponse"> & {
  * Use `create(ListDirResponseSchema)` to create a new message.
  */
 export const ListDirResponseSchema: GenMessage<ListDirResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 40);
+  messageDesc(file_hostagent, 43);
 
 /**
  * @generated from message hostagent.v1.MakeDirRequest
@@ -1344,7 +1423,7 @@ export type MakeDirRequest = Message<"hostagent.v1.MakeDirRequest"> & {
  * Use `create(MakeDirRequestSchema)` to create a new message.
  */
 export const MakeDirRequestSchema: GenMessage<MakeDirRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 41);
+  messageDesc(file_hostagent, 44);
 
 /**
  * @generated from message hostagent.v1.MakeDirResponse
@@ -1361,7 +1440,7 @@ export type MakeDirResponse = Message<"hostagent.v1.MakeDirResponse"> & {
  * Use `create(MakeDirResponseSchema)` to create a new message.
  */
 export const MakeDirResponseSchema: GenMessage<MakeDirResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 42);
+  messageDesc(file_hostagent, 45);
 
 /**
  * @generated from message hostagent.v1.MoveFileRequest
@@ -1393,7 +1472,7 @@ export type MoveFileRequest = Message<"hostagent.v1.MoveFileRequest"> & {
  * Use `create(MoveFileRequestSchema)` to create a new message.
  */
 export const MoveFileRequestSchema: GenMessage<MoveFileRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 43);
+  messageDesc(file_hostagent, 46);
 
 /**
  * @generated from message hostagent.v1.MoveFileResponse
@@ -1410,7 +1489,7 @@ export type MoveFileResponse = Message<"hostagent.v1.MoveFileResponse"> & {
  * Use `create(MoveFileResponseSchema)` to create a new message.
  */
 export const MoveFileResponseSchema: GenMessage<MoveFileResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 44);
+  messageDesc(file_hostagent, 47);
 
 /**
  * @generated from message hostagent.v1.RemoveFileRequest
@@ -1437,7 +1516,7 @@ export type RemoveFileRequest = Message<"hostagent.v1.RemoveFileRequest"> & {
  * Use `create(RemoveFileRequestSchema)` to create a new message.
  */
 export const RemoveFileRequestSchema: GenMessage<RemoveFileRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 45);
+  messageDesc(file_hostagent, 48);
 
 /**
  * @generated from message hostagent.v1.RemoveFileResponse
@@ -1450,7 +1529,7 @@ export type RemoveFileResponse = Message<"hostagent.v1.RemoveFileResponse"> & {
  * Use `create(RemoveFileResponseSchema)` to create a new message.
  */
 export const RemoveFileResponseSchema: GenMessage<RemoveFileResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 46);
+  messageDesc(file_hostagent, 49);
 
 /**
  * @generated from message hostagent.v1.WatchDirRequest
@@ -1482,7 +1561,7 @@ export type WatchDirRequest = Message<"hostagent.v1.WatchDirRequest"> & {
  * Use `create(WatchDirRequestSchema)` to create a new message.
  */
 export const WatchDirRequestSchema: GenMessage<WatchDirRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 47);
+  messageDesc(file_hostagent, 50);
 
 /**
  * @generated from message hostagent.v1.WatchDirResponse
@@ -1511,7 +1590,7 @@ export type WatchDirResponse = Message<"hostagent.v1.WatchDirResponse"> & {
  * Use `create(WatchDirResponseSchema)` to create a new message.
  */
 export const WatchDirResponseSchema: GenMessage<WatchDirResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 48);
+  messageDesc(file_hostagent, 51);
 
 /**
  * @generated from message hostagent.v1.WatchDirResponse.Start
@@ -1524,7 +1603,7 @@ export type WatchDirResponse_Start = Message<"hostagent.v1.WatchDirResponse.Star
  * Use `create(WatchDirResponse_StartSchema)` to create a new message.
  */
 export const WatchDirResponse_StartSchema: GenMessage<WatchDirResponse_Start> = /*@__PURE__*/
-  messageDesc(file_hostagent, 48, 0);
+  messageDesc(file_hostagent, 51, 0);
 
 /**
  * @generated from message hostagent.v1.WatchDirResponse.Change
@@ -1550,7 +1629,7 @@ export type WatchDirResponse_Change = Message<"hostagent.v1.WatchDirResponse.Cha
  * Use `create(WatchDirResponse_ChangeSchema)` to create a new message.
  */
 export const WatchDirResponse_ChangeSchema: GenMessage<WatchDirResponse_Change> = /*@__PURE__*/
-  messageDesc(file_hostagent, 48, 1);
+  messageDesc(file_hostagent, 51, 1);
 
 /**
  * @generated from message hostagent.v1.CreateSnapshotRequest
@@ -1577,7 +1656,7 @@ export type CreateSnapshotRequest = Message<"hostagent.v1.CreateSnapshotRequest"
  * Use `create(CreateSnapshotRequestSchema)` to create a new message.
  */
 export const CreateSnapshotRequestSchema: GenMessage<CreateSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 49);
+  messageDesc(file_hostagent, 52);
 
 /**
  * @generated from message hostagent.v1.CreateSnapshotResponse
@@ -1599,7 +1678,7 @@ export type CreateSnapshotResponse = Message<"hostagent.v1.CreateSnapshotRespons
  * Use `create(CreateSnapshotResponseSchema)` to create a new message.
  */
 export const CreateSnapshotResponseSchema: GenMessage<CreateSnapshotResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 50);
+  messageDesc(file_hostagent, 53);
 
 /**
  * @generated from message hostagent.v1.DeleteSnapshotRequest
@@ -1616,7 +1695,7 @@ export type DeleteSnapshotRequest = Message<"hostagent.v1.DeleteSnapshotRequest"
  * Use `create(DeleteSnapshotRequestSchema)` to create a new message.
  */
 export const DeleteSnapshotRequestSchema: GenMessage<DeleteSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 51);
+  messageDesc(file_hostagent, 54);
 
 /**
  * @generated from message hostagent.v1.DeleteSnapshotResponse
@@ -1629,7 +1708,7 @@ export type DeleteSnapshotResponse = Message<"hostagent.v1.DeleteSnapshotRespons
  * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
  */
 export const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 52);
+  messageDesc(file_hostagent, 55);
 
 /**
  * @generated from message hostagent.v1.Template
@@ -1694,7 +1773,7 @@ export type Template = Message<"hostagent.v1.Template"> & {
  * Use `create(TemplateSchema)` to create a new message.
  */
 export const TemplateSchema: GenMessage<Template> = /*@__PURE__*/
-  messageDesc(file_hostagent, 53);
+  messageDesc(file_hostagent, 56);
 
 /**
  * @generated from message hostagent.v1.ListTemplatesRequest
@@ -1707,7 +1786,7 @@ export type ListTemplatesRequest = Message<"hostagent.v1.ListTemplatesRequest"> 
  * Use `create(ListTemplatesRequestSchema)` to create a new message.
  */
 export const ListTemplatesRequestSchema: GenMessage<ListTemplatesRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 54);
+  messageDesc(file_hostagent, 57);
 
 /**
  * @generated from message hostagent.v1.ListTemplatesResponse
@@ -1724,7 +1803,7 @@ export type ListTemplatesResponse = Message<"hostagent.v1.ListTemplatesResponse"
  * Use `create(ListTemplatesResponseSchema)` to create a new message.
  */
 export const ListTemplatesResponseSchema: GenMessage<ListTemplatesResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 55);
+  messageDesc(file_hostagent, 58);
 
 /**
  * @generated from message hostagent.v1.GetLogsRequest
@@ -1741,7 +1820,7 @@ export type GetLogsRequest = Message<"hostagent.v1.GetLogsRequest"> & {
  * Use `create(GetLogsRequestSchema)` to create a new message.
  */
 export const GetLogsRequestSchema: GenMessage<GetLogsRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 56);
+  messageDesc(file_hostagent, 59);
 
 /**
  * @generated from message hostagent.v1.GetLogsResponse
@@ -1760,7 +1839,7 @@ export type GetLogsResponse = Message<"hostagent.v1.GetLogsResponse"> & {
  * Use `create(GetLogsResponseSchema)` to create a new message.
  */
 export const GetLogsResponseSchema: GenMessage<GetLogsResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 57);
+  messageDesc(file_hostagent, 60);
 
 /**
  * @generated from message hostagent.v1.GetMetricsRequest
@@ -1773,7 +1852,7 @@ export type GetMetricsRequest = Message<"hostagent.v1.GetMetricsRequest"> & {
  * Use `create(GetMetricsRequestSchema)` to create a new message.
  */
 export const GetMetricsRequestSchema: GenMessage<GetMetricsRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 58);
+  messageDesc(file_hostagent, 61);
 
 /**
  * @generated from message hostagent.v1.GetMetricsResponse
@@ -1790,7 +1869,7 @@ export type GetMetricsResponse = Message<"hostagent.v1.GetMetricsResponse"> & {
  * Use `create(GetMetricsResponseSchema)` to create a new message.
  */
 export const GetMetricsResponseSchema: GenMessage<GetMetricsResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 59);
+  messageDesc(file_hostagent, 62);
 
 /**
  * @generated from message hostagent.v1.GetHostRequest
@@ -1803,7 +1882,7 @@ export type GetHostRequest = Message<"hostagent.v1.GetHostRequest"> & {
  * Use `create(GetHostRequestSchema)` to create a new message.
  */
 export const GetHostRequestSchema: GenMessage<GetHostRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 60);
+  messageDesc(file_hostagent, 63);
 
 /**
  * @generated from message hostagent.v1.GetHostResponse
@@ -1867,7 +1946,7 @@ export type GetHostResponse = Message<"hostagent.v1.GetHostResponse"> & {
  * Use `create(GetHostResponseSchema)` to create a new message.
  */
 export const GetHostResponseSchema: GenMessage<GetHostResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 61);
+  messageDesc(file_hostagent, 64);
 
 /**
  * @generated from service hostagent.v1.HostAgentService
@@ -1904,6 +1983,16 @@ export const HostAgentService: GenService<{
     methodKind: "unary";
     input: typeof ResumeSandboxRequestSchema;
     output: typeof ResumeSandboxResponseSchema;
+  },
+  /**
+   * New sandboxes that go on from where one is now; it goes on too.
+   *
+   * @generated from rpc hostagent.v1.HostAgentService.ForkSandbox
+   */
+  forkSandbox: {
+    methodKind: "unary";
+    input: typeof ForkSandboxRequestSchema;
+    output: typeof ForkSandboxResponseSchema;
   },
   /**
    * What its guest may reach, from now on and after later resumes.

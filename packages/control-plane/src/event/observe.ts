@@ -57,6 +57,13 @@ export function observed(host: HostAgent, history: History): HostAgent {
         () => host.snapshot(id, templateId, name),
         ({ sandbox }) => sandbox.timingsMs,
       ),
+    fork: (id, children) =>
+      during(
+        'fork',
+        id,
+        () => host.fork(id, children),
+        ({ info }) => info.timingsMs,
+      ),
     setNetwork: (id, network) => during('network', id, () => host.setNetwork(id, network)),
     destroy: (id) => during('destroy', id, () => host.destroy(id)),
   };

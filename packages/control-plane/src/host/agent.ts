@@ -17,6 +17,7 @@ import {
   type ExecStreamRequestSchema,
   type ExecStreamResponse,
   type FileEntry,
+  type ForkedSandbox,
   fromConnectError,
   type GetHostResponse,
   HostAgentService,
@@ -45,6 +46,7 @@ export const DEADLINE_MS = {
   resume: 180_000,
   pause: 300_000,
   snapshot: 300_000,
+  fork: 480_000,
   destroy: 60_000,
   deleteSnapshot: 60_000,
   list: 15_000,
@@ -87,6 +89,8 @@ export interface HostAgent {
     id: string,
     how: { network: NetworkPolicy; cold: boolean },
   ): Promise<{ info: SandboxInfo; buildId: string }>;
+  /** New sandboxes that go on from where one is now; what became of each, in their order. */
+  fork(id: string, children: CreateRequest[]): Promise<{ info: SandboxInfo; children: ForkedSandbox[] }>;
   /** What its guest may reach, from now on and after later resumes. */
   setNetwork(id: string, network: NetworkPolicy): Promise<SandboxInfo>;
   /** A sandbox that the host does not know counts as destroyed. */
@@ -234,6 +238,11 @@ function lifecycle(client: HostClient, calls: Calls) {
       const request = { sandboxId, network: toNetwork(network), cold };
       const answer = await calls.unary('resume', DEADLINE_MS.resume, (o) => client.resumeSandbox(request, o));
       return { info: told(answer.sandbox), buildId: answer.buildId };
+    },
+    fork: async (sandboxId, children) => {
+      const request = { sandboxId, children };
+      const answer = await calls.unary('fork', DEADLINE_MS.fork, (o) => client.forkSandbox(request, o));
+      return { info: told(answer.sandbox), children: answer.children };
     },
     setNetwork: async (sandboxId, network) => {
       const request = { sandboxId, network: toNetwork(network) };

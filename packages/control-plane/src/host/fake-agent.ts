@@ -212,6 +212,20 @@ export class FakeAgent implements AsyncDisposable {
         this.lastResume = request;
         return { sandbox, buildId: sandbox.build?.id ?? 'base' };
       },
+      forkSandbox: async (request) => {
+        await this.#enter('forkSandbox');
+        const source = this.#require(request.sandboxId, 'running', 'paused');
+        if (source.status === 'running') this.#seal(source);
+        const children = request.children.map(({ sandboxId, network }) => {
+          const fault = this.#faults.get('createSandbox')?.shift();
+          if (fault) return { errorKind: 'unavailable', errorMessage: fault.message };
+          const sandbox = create(SandboxInfoSchema, { ...source, sandboxId, status: 'running' });
+          if (network !== undefined) sandbox.network = network;
+          this.sandboxes.set(sandboxId, sandbox);
+          return { sandbox };
+        });
+        return { sandbox: source, children };
+      },
       setNetwork: async (request) => {
         await this.#enter('setNetwork');
         const sandbox = this.#require(request.sandboxId);

@@ -8,14 +8,12 @@ import {
 } from '@thaw/api';
 import type { SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
-import { throughOutage } from '../db/connect.ts';
 import { toNetwork } from '../host/agent.ts';
 import type { Plane } from '../plane.ts';
 import { syncTemplates } from '../template/sync.ts';
 import { findTemplate, type TemplateRow } from '../template/table.ts';
-import { finishDestroy } from './end.ts';
-import { recordHostState, toSandbox } from './sandbox.ts';
-import { findSandbox, insertSandbox, moveSandbox, type SandboxRow } from './table.ts';
+import { recordStart } from './record-start.ts';
+import { findSandbox, insertSandbox, type SandboxRow } from './table.ts';
 
 /** Everything is checked before the row is written, and a create that fails on the host takes its row with it. */
 export async function createSandbox(
@@ -50,12 +48,7 @@ export async function createSandbox(
   });
   return plane.verbs.run(id, 'create', `sandbox ${id} is pending`, async () => {
     const row = (await findSandbox(plane.db, teamId, id))!;
-    const info = await onHost(plane, row, template.id, wish.env ?? {});
-    const now = new Date();
-    const ran = { started_at: now, last_active_at: now };
-    const running = await throughOutage(() => recordHostState(plane, row, ['pending'], info, ran));
-    if (!running) throw new ThawError('conflict', `sandbox ${id} was changed by someone else`);
-    return toSandbox(running, info.timingsMs);
+    return await recordStart(plane, row, onHost(plane, row, template.id, wish.env ?? {}));
   });
 }
 
@@ -112,32 +105,19 @@ async function checkAgainstHost(plane: Plane, size: Size): Promise<void> {
   }
 }
 
-async function onHost(
+function onHost(
   plane: Plane,
   row: SandboxRow,
   templateId: string,
   env: Record<string, string>,
 ): Promise<SandboxInfo> {
-  try {
-    return await plane.host.create({
-      sandboxId: row.id,
-      template: templateId,
-      vcpus: row.vcpus,
-      memoryMb: row.memory_mb,
-      diskMb: row.disk_mb,
-      env,
-      network: toNetwork(row.network),
-    });
-  } catch (error) {
-    // Also after a timeout: what the host may still have made must not outlive the answer.
-    try {
-      const stopping = await throughOutage(() =>
-        moveSandbox(plane.db, row.id, ['pending'], { status: 'stopping' }),
-      );
-      if (stopping) await finishDestroy(plane, stopping);
-    } catch (cause) {
-      plane.log.warn({ err: cause, sandbox: row.id }, 'the rest of a failed create is left to reconcile');
-    }
-    throw error;
-  }
+  return plane.host.create({
+    sandboxId: row.id,
+    template: templateId,
+    vcpus: row.vcpus,
+    memoryMb: row.memory_mb,
+    diskMb: row.disk_mb,
+    env,
+    network: toNetwork(row.network),
+  });
 }

@@ -1,10 +1,20 @@
-import { CreateSandbox, ListSandboxes, ResumeSandbox, Sandbox, SandboxStats, UpdateSandbox } from '@thaw/api';
+import {
+  CreateSandbox,
+  ForkSandbox,
+  Forks,
+  ListSandboxes,
+  ResumeSandbox,
+  Sandbox,
+  SandboxStats,
+  UpdateSandbox,
+} from '@thaw/api';
 import { z } from 'zod';
 import type { App } from '../http/app.ts';
 import { NO_CONTENT } from '../http/openapi.ts';
 import type { Plane } from '../plane.ts';
 import { createSandbox } from './create.ts';
 import { destroySandbox } from './destroy.ts';
+import { forkSandbox } from './fork.ts';
 import { listOf } from './list.ts';
 import { pauseSandbox } from './pause.ts';
 import { resumeSandbox } from './resume.ts';
@@ -89,6 +99,22 @@ export function sandboxRoutes(app: App, plane: Plane): void {
       response: { 200: Sandbox },
     },
     handler: (request) => pauseSandbox(plane, request.teamId, request.params.id),
+  });
+  app.post('/v1/sandboxes/:id/fork', {
+    schema: {
+      operationId: 'forkSandbox',
+      summary: 'Make sandboxes that go on from where this one is',
+      description:
+        'Each has an id, name, token and random numbers of its own before any of its processes runs. The source stands still only while its memory is taken.',
+      params: SandboxParams,
+      body: ForkSandbox.nullish(),
+      response: { 201: Forks },
+    },
+    handler: async (request, reply) => {
+      const wish = request.body ?? { count: 1 };
+      const forks = await forkSandbox(plane, request.caller!, request.params.id, wish);
+      return reply.code(201).send({ forks });
+    },
   });
   app.post('/v1/sandboxes/:id/resume', {
     schema: {

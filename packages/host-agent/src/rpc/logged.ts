@@ -21,6 +21,7 @@ const VERBS: ReadonlySet<string> = new Set([
   'destroySandbox',
   'pauseSandbox',
   'resumeSandbox',
+  'forkSandbox',
   'setNetwork',
   'createSnapshot',
   'deleteSnapshot',

@@ -9,6 +9,7 @@ import { readLogs } from '../sandbox/console.ts';
 import { create } from '../sandbox/create.ts';
 import { destroy } from '../sandbox/destroy.ts';
 import { exec, execStream, resizeTerminal, sendInput, signalProcess } from '../sandbox/exec.ts';
+import { fork } from '../sandbox/fork.ts';
 import { setNetwork } from '../sandbox/network.ts';
 import { pause } from '../sandbox/pause.ts';
 import { resume } from '../sandbox/resume.ts';
@@ -18,7 +19,7 @@ import { deleteTemplate } from '../template/delete.ts';
 import { listTemplates } from '../template/list.ts';
 import { fileCalls } from './files.ts';
 import { logged } from './logged.ts';
-import { hostInfo, sandboxInfo, templateInfo } from './serialise.ts';
+import { forkedInfo, hostInfo, sandboxInfo, templateInfo } from './serialise.ts';
 
 export function routes(host: Host): (router: ConnectRouter) => void {
   const service: ServiceImpl<typeof HostAgentService> = {
@@ -34,6 +35,13 @@ export function routes(host: Host): (router: ConnectRouter) => void {
       const { state } = sandbox;
       const buildId = state.status === 'running' ? state.machine.base : '';
       return { sandbox: sandboxInfo(host, sandbox), buildId };
+    },
+    forkSandbox: async (request) => {
+      const { source, children } = await fork(host, request);
+      return {
+        sandbox: sandboxInfo(host, source),
+        children: children.map((child) => forkedInfo(host, child)),
+      };
     },
     setNetwork: async ({ sandboxId, network }) => {
       if (network === undefined) throw new ThawError('invalid_request', 'network is missing');

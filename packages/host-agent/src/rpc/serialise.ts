@@ -1,6 +1,12 @@
 /** The host's objects as RPC messages. */
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import type { GetHostResponseSchema, SandboxInfoSchema, TemplateSchema } from '@thaw/api/rpc';
+import { ThawError } from '@thaw/api';
+import type {
+  ForkedSandboxSchema,
+  GetHostResponseSchema,
+  SandboxInfoSchema,
+  TemplateSchema,
+} from '@thaw/api/rpc';
 import type { BuildSize } from '../build/measure.ts';
 import type { Host } from '../host.ts';
 import { diskRoom } from '../sandbox/room.ts';
@@ -38,6 +44,21 @@ export function sandboxInfo(host: Host, sandbox: Sandbox): MessageInitShape<type
     ...(state.status === 'error' ? { errorReason: state.reason } : {}),
     timingsMs: Object.fromEntries(sandbox.timings),
     network: record.egress,
+  };
+}
+
+/** Why one did not start is told to whoever asked; what is behind it stays in the log. */
+export function forkedInfo(
+  host: Host,
+  child: PromiseSettledResult<Sandbox>,
+): MessageInitShape<typeof ForkedSandboxSchema> {
+  if (child.status === 'fulfilled') return { sandbox: sandboxInfo(host, child.value) };
+  const { reason } = child;
+  host.log.warn({ err: reason }, 'a fork did not start');
+  const known = reason instanceof ThawError ? reason : undefined;
+  return {
+    errorKind: known?.kind ?? 'internal',
+    errorMessage: known?.message ?? 'something went wrong inside',
   };
 }
 

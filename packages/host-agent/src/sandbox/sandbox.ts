@@ -29,7 +29,7 @@ export interface BuildSummary {
   diskStoredBytes: number;
 }
 
-export type Verb = 'create' | 'pause' | 'resume' | 'snapshot' | 'network' | 'destroy' | 'lost';
+export type Verb = 'create' | 'pause' | 'resume' | 'snapshot' | 'fork' | 'network' | 'destroy' | 'lost';
 
 /** Each holds a connection to the guest. */
 const CALLS_MAX = 512;

@@ -1,0 +1,87 @@
+/**
+ * A new sandbox from a build: booted from a base image, or restored from a snapshot under an identity of its own. When a
+ * step fails, nothing of it is left.
+ */
+import { randomBytes } from 'node:crypto';
+import type { CreateSandboxRequest } from '@thaw/api/rpc';
+import type { Build } from '../build/build.ts';
+import { commitHead, removeHead } from '../build/head.ts';
+import { measureBuild } from '../build/measure.ts';
+import { releaseBuild } from '../build/release.ts';
+import { type Host, newSteps } from '../host.ts';
+import { checkedEgress, OPEN_EGRESS } from '../network/egress.ts';
+import { removeSandboxFiles, type SandboxRecord, writeRecord } from './record.ts';
+import { checkRoom } from './room.ts';
+import { nowSeconds, Sandbox } from './sandbox.ts';
+import { startMachine } from './start.ts';
+import { watch } from './watch.ts';
+
+/** What a sandbox starts from. */
+export interface Origin {
+  build: Build;
+  /** Becomes the sandbox's. */
+  hold: Disposable;
+}
+
+/** The host knows the sandbox from now on; what it starts from may still have to be made. */
+export async function spawn(
+  host: Host,
+  record: SandboxRecord,
+  origin: () => Promise<Origin>,
+): Promise<Sandbox> {
+  const sandbox = new Sandbox(record, { status: 'pending' });
+  host.registry.add(sandbox);
+  return await sandbox.exclusive('create', async () => {
+    const steps = newSteps(host);
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => host.registry.remove(sandbox));
+    const from = await origin();
+    using held = new DisposableStack();
+    held.use(from.hold);
+    await checkRoom(host, record.memoryMb);
+    undo.defer(() => releaseBuild(host.builds, steps, 'create', from.build.id).then(() => {}));
+    undo.defer(() => removeSandboxFiles(host.config, record.id, steps, 'create:remove-files'));
+    const owner = { kind: 'sandbox', id: record.id } as const;
+    undo.defer(() => removeHead(host.builds, steps, 'create', owner));
+    await writeRecord(host.config, record, steps, 'create:write-record');
+    await commitHead(host.builds, steps, 'create', owner, { build: from.build.id, facts: {} });
+    held.move();
+    const machine = await startMachine(host, steps, 'create', record, from);
+    sandbox.state = { status: 'running', machine };
+    if (from.build.memory !== null) sandbox.build = await measureBuild(from.build);
+    sandbox.timings = steps.timings();
+    watch(host, sandbox, machine);
+    undo.move();
+    return sandbox;
+  });
+}
+
+export interface Size {
+  vcpus: number;
+  memoryMb: number;
+  diskMb: number;
+}
+
+/** With an identity that no other sandbox has. `counter`: the last that the frozen guest knows. */
+export function newRecord(
+  request: CreateSandboxRequest,
+  { vcpus, memoryMb, diskMb }: Size,
+  counter: number,
+): SandboxRecord {
+  return {
+    id: request.sandboxId,
+    template: request.template,
+    vcpus,
+    memoryMb,
+    diskMb,
+    timeoutSec: request.timeoutSec,
+    env: request.env,
+    egress: request.network === undefined ? OPEN_EGRESS : checkedEgress(request.network),
+    accessToken: randomBytes(24).toString('hex'),
+    machineId: randomBytes(16).toString('hex'),
+    counter: Math.max(Date.now(), counter + 1),
+    createdAt: nowSeconds(),
+    lastActiveAt: nowSeconds(),
+    started: true,
+  };
+}
