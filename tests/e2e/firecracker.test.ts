@@ -202,6 +202,12 @@ describe('sandboxes under Firecracker', { skip: needsFake }, () => {
     const { id } = await thaw.sdk.sandboxes.create({ memory_mb: 128 });
     await thaw.sh(id, 'echo one > /dev/shm/mark && fill 10000 2000 3');
     const sum = await thaw.sh(id, 'sum 10000 2000');
+    // Of a VM that booted the pager serves nothing, but it makes what is stored.
+    const booted = (await thaw.sdk.sandboxes.stats(id)).pids;
+    process.kill(booted.pager!, 'SIGKILL');
+    await eventually(async () =>
+      assert.notEqual((await thaw.sdk.sandboxes.stats(id)).pids.pager, booted.pager),
+    );
     await thaw.sdk.sandboxes.pause(id);
     await thaw.sdk.sandboxes.resume(id);
     const { pids } = await thaw.sdk.sandboxes.stats(id);

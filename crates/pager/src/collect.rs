@@ -13,11 +13,11 @@ use std::time::Instant;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use thaw_control::{ControlError, Request};
 
 use crate::diff::Diff;
-use crate::dump::present;
+use crate::dump::{present, told};
 use crate::memory::{self, Span};
 use crate::page;
 use crate::page_set::{PAGE_BYTES, PageSet, new_words};
@@ -75,13 +75,7 @@ pub fn collect(session: &Session, mut request: Request) -> Result<Value, Control
     let (stored_bytes, zero_bytes) = diff.finish(runs)?;
     session.counters.read_frozen_bytes.fetch_add(read_bytes, Ordering::Relaxed);
     session.dumped.store(true, Ordering::Release);
-    Ok(json!({
-        "stored_bytes": stored_bytes,
-        "zero_bytes": zero_bytes,
-        "read_bytes": read_bytes,
-        "scan_us": scan_us,
-        "copy_us": reading.elapsed().as_micros() as u64,
-    }))
+    Ok(told((stored_bytes, zero_bytes, read_bytes), scan_us, reading))
 }
 
 /// The pages that the file has blocks for.

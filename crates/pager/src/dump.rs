@@ -50,13 +50,19 @@ pub fn dump(session: &Session, mut request: Request) -> Result<Value, ControlErr
     let read_bytes = copy(session, vmm, found, &mut diff)?;
     let (stored_bytes, zero_bytes) = diff.finish(runs)?;
     session.dumped.store(true, Ordering::Release);
-    Ok(json!({
+    Ok(told((stored_bytes, zero_bytes, read_bytes), scan_us, copying))
+}
+
+/// The answer to a request that seals: bytes stored, become zero and read.
+pub fn told(bytes: (u64, u64, u64), scan_us: u64, copying: Instant) -> Value {
+    let (stored_bytes, zero_bytes, read_bytes) = bytes;
+    json!({
         "stored_bytes": stored_bytes,
         "zero_bytes": zero_bytes,
         "read_bytes": read_bytes,
         "scan_us": scan_us,
         "copy_us": copying.elapsed().as_micros() as u64,
-    }))
+    })
 }
 
 /// Fills `found` with the pages to read and `zeroed` with those that read as zero without being there.

@@ -8,26 +8,16 @@ import path from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseRuns } from '@thaw/snapshot';
-import { type Build, seal, vmmContract, type World } from '../../../packages/host-agent/src/vmm/contract.ts';
+import { type Build, seal, vmmContract } from '../../../packages/host-agent/src/vmm/contract.ts';
 import { FirecrackerApi } from '../../../packages/host-agent/src/vmm/firecracker-api/api.ts';
 import type { BootSpec, RestoreSpec, Vm } from '../../../packages/host-agent/src/vmm/vmm.ts';
 import { IS_REAL, JAILER, needsFake, needsFakeGuest, noJailer } from './firecracker.ts';
 import { type SandboxStage, Stage } from './stage.ts';
 
-async function open(jailer?: string): Promise<World> {
-  const stage = await Stage.open('firecracker', jailer);
-  return {
-    kit: stage.kit,
-    dir: stage.dir,
-    boot: async () => (await stage.sandbox()).boot(),
-    restore: async (build) => (await stage.sandbox()).restore(build),
-    [Symbol.asyncDispose]: () => stage[Symbol.asyncDispose](),
-  };
-}
-
 const NAME = IS_REAL ? 'Firecracker' : 'the fake Firecracker';
-vmmContract(NAME, () => open());
-if (JAILER !== undefined) vmmContract(`${NAME} in the jail of its own jailer`, () => open(JAILER));
+const worldOf = (jailer?: string) => async () => (await Stage.open('firecracker', jailer)).world;
+vmmContract(NAME, worldOf());
+if (JAILER !== undefined) vmmContract(`${NAME} in the jail of its own jailer`, worldOf(JAILER));
 
 it('ends with its keeper, also in the jail of its own jailer', { skip: noJailer }, async () => {
   await using stage = await Stage.open('firecracker', JAILER);
@@ -76,6 +66,15 @@ async function sealed(stage: Stage, script?: string): Promise<{ build: Build; st
   return result;
 }
 
+/** One that goes on from it. */
+async function restored(stage: Stage, build: Build) {
+  const sandbox = await stage.sandbox();
+  const spec = await sandbox.restore(build);
+  const vm = await stage.kit.restore(spec);
+  await sandbox.namespace.init(2);
+  return { sandbox, spec, vm };
+}
+
 const MIB = 2 ** 20;
 
 describe('a VM under Firecracker', { skip: needsFakeGuest }, () => {
@@ -87,10 +86,7 @@ describe('a VM under Firecracker', { skip: needsFakeGuest }, () => {
     assert.equal(size, 256 * MIB, 'sparse: each page at its own offset');
     assert.ok(storedBytes >= 4 * MIB && storedBytes < 64 * MIB, `${storedBytes} bytes`);
     assert.ok(blocks * 512 < storedBytes + MIB, 'zeros take no room');
-    const sandbox = await stage.sandbox();
-    const spec = await sandbox.restore(build);
-    const vm = await stage.kit.restore(spec);
-    await sandbox.namespace.init(2);
+    const { sandbox, spec, vm } = await restored(stage, build);
     await sandbox.namespace.sh('fill 10244 16 9 && zero 10344 16');
     const before = await vm.memory.stats();
     const next = await freeze(sandbox, vm, spec);
@@ -107,10 +103,7 @@ describe('a VM under Firecracker', { skip: needsFakeGuest }, () => {
   it('keeps what was not committed, and writes it with the next seal', async () => {
     await using stage = await Stage.open('firecracker');
     const { build } = await sealed(stage, 'fill 10240 64 1');
-    const sandbox = await stage.sandbox();
-    const spec = await sandbox.restore(build);
-    const vm = await stage.kit.restore(spec);
-    await sandbox.namespace.init(2);
+    const { sandbox, spec, vm } = await restored(stage, build);
     const sums = 'sum 10240 64; sum 12000 8; sum 13000 8';
     await sandbox.namespace.sh('fill 12000 8 2 && zero 10244 8');
     await freeze(sandbox, vm, spec);
@@ -151,10 +144,7 @@ describe('a VM under Firecracker', { skip: needsFakeGuest }, () => {
   it('gives memory back through its balloon, and a clone reads zeros there', async () => {
     await using stage = await Stage.open('firecracker');
     const { build } = await sealed(stage);
-    const sandbox = await stage.sandbox();
-    const spec = await sandbox.restore(build);
-    const vm = await stage.kit.restore(spec);
-    await sandbox.namespace.init(2);
+    const { sandbox, spec, vm } = await restored(stage, build);
     const api = await FirecrackerApi.open(path.join(sandbox.keeper.runDir, 'vmm/api.sock'), 2000);
     await api.call({ method: 'PATCH', path: '/balloon', body: { amount_mib: 8 } });
     api.close();
@@ -171,10 +161,7 @@ describe('a VM under Firecracker', { skip: needsFakeGuest }, () => {
   it('is served by another pager when its own dies', async () => {
     await using stage = await Stage.open('firecracker');
     const { build } = await sealed(stage, 'fill 10240 64 1');
-    const sandbox = await stage.sandbox();
-    const spec = await sandbox.restore(build);
-    await stage.kit.restore(spec);
-    await sandbox.namespace.init(2);
+    const { sandbox, spec } = await restored(stage, build);
     const gone = sandbox.keeper.gone('pager');
     await sandbox.keeper.signal('pager', 'KILL');
     await gone;
@@ -186,10 +173,7 @@ describe('a VM under Firecracker', { skip: needsFakeGuest }, () => {
   it('is found again by another host agent, in the middle of a seal', async () => {
     await using stage = await Stage.open('firecracker');
     const { build } = await sealed(stage, 'fill 10240 64 1');
-    const sandbox = await stage.sandbox();
-    const spec = await sandbox.restore(build);
-    const vm = await stage.kit.restore(spec);
-    await sandbox.namespace.init(2);
+    const { sandbox, spec, vm } = await restored(stage, build);
     await sandbox.namespace.sh('fill 12000 8 2');
     const expected = await sandbox.namespace.sh('sum 12000 8');
     await freeze(sandbox, vm, spec);

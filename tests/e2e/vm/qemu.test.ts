@@ -5,23 +5,12 @@ import path from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { run } from '../../../packages/host-agent/src/os/run.ts';
-import { type Build, seal, vmmContract, type World } from '../../../packages/host-agent/src/vmm/contract.ts';
+import { type Build, seal, vmmContract } from '../../../packages/host-agent/src/vmm/contract.ts';
 import { qemuKit } from '../../../packages/host-agent/src/vmm/qemu/kit.ts';
 import type { BootSpec, Layer, RestoreSpec, Vm } from '../../../packages/host-agent/src/vmm/vmm.ts';
 import { type SandboxStage, Stage } from './stage.ts';
 
-async function open(): Promise<World> {
-  const stage = await Stage.open();
-  return {
-    kit: stage.kit,
-    dir: stage.dir,
-    boot: async () => (await stage.sandbox()).boot(),
-    restore: async (build) => (await stage.sandbox()).restore(build),
-    [Symbol.asyncDispose]: () => stage[Symbol.asyncDispose](),
-  };
-}
-
-vmmContract('QEMU', open);
+vmmContract('QEMU', async () => (await Stage.open()).world);
 
 it('an accelerator is chosen by starting a kernel', async () => {
   await using stage = await Stage.open();

@@ -6,7 +6,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { createHeader, serialiseHeader } from '@thaw/snapshot';
 import { Keeper } from '../../../packages/host-agent/src/keeper/keeper.ts';
-import type { Build } from '../../../packages/host-agent/src/vmm/contract.ts';
+import type { Build, World } from '../../../packages/host-agent/src/vmm/contract.ts';
 import { firecrackerKit } from '../../../packages/host-agent/src/vmm/firecracker/kit.ts';
 import { qemuKit } from '../../../packages/host-agent/src/vmm/qemu/kit.ts';
 import type {
@@ -98,6 +98,17 @@ export class Stage implements AsyncDisposable {
     const options = { build: id, size, blockSize: BLOCK, runs, layout: 'sparse' as const };
     await writeFile(header, serialiseHeader(createHeader(options)));
     return { disk: { header, builds: { [id]: data } }, sizeBytes: size };
+  }
+
+  /** As the contract of VMMs wants it; it ends the stage. */
+  get world(): World {
+    return {
+      kit: this.kit,
+      dir: this.dir,
+      boot: async () => (await this.sandbox()).boot(),
+      restore: async (build) => (await this.sandbox()).restore(build),
+      [Symbol.asyncDispose]: () => this[Symbol.asyncDispose](),
+    };
   }
 
   /** A folder, a namespace and a keeper for one sandbox; all end with the stage. */

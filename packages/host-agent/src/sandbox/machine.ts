@@ -105,7 +105,7 @@ export class Machine {
       tsc_khz: tscKhz,
       kernel: this.boot.kernelSha,
       guest_agent: this.boot.initramfsSha,
-      preload: this.#host.preloadSha,
+      preload: vmm === 'firecracker' ? null : this.#host.preloadSha,
       vcpus: this.#vcpus,
     };
   }
