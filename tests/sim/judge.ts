@@ -29,8 +29,15 @@ export class Judge {
     this.#judgeAnswers();
     await this.#course.done(syncTemplates(world.plane!.plane));
     await this.#course.done(reconcile(world.plane!.plane));
-    await this.#judgeRows();
-    for (const known of this.#course.known.values()) await this.#judgeContent(known);
+    const running = await this.#judgeRows();
+    // A host has no room for all at once: those that run come first, and each leaves its place to the others.
+    const inTurn = [...this.#course.known.values()].sort(
+      (a, b) => Number(running.has(b.id)) - Number(running.has(a.id)),
+    );
+    for (const known of inTurn) {
+      await this.#judgeContent(known);
+      await this.#destroy(known.id);
+    }
     await this.#judgeEnd();
   }
 
@@ -56,8 +63,8 @@ export class Judge {
     }
   }
 
-  /** One round has brought rows and host together. */
-  async #judgeRows(): Promise<void> {
+  /** One round has brought rows and host together. Answers the ids of those that run. */
+  async #judgeRows(): Promise<Set<string>> {
     const { body: rows } = await this.#course.get('GET', '/v1/sandboxes?limit=1000');
     const host = new Map(this.#course.world.host!.registry.all().map(({ id, state }) => [id, state.status]));
     for (const { id, status } of rows) {
@@ -81,6 +88,8 @@ export class Judge {
           .join(),
       `templates: rows ${JSON.stringify(templates)}, host ${heads.map(({ id, name }) => `${id} ${name}`)}`,
     );
+    const running = rows.filter(({ status }: { status: string }) => status === 'running');
+    return new Set(running.map(({ id }: { id: string }) => id));
   }
 
   /** Whatever happened, what was sealed is there. */
@@ -151,13 +160,15 @@ export class Judge {
     );
   }
 
+  async #destroy(id: string): Promise<void> {
+    const { status } = await this.#course.get('DELETE', `/v1/sandboxes/${id}`);
+    this.#check(status === 204 || status === 404, `DELETE of ${id} answers ${status}`);
+  }
+
   /** When all is destroyed, nothing is left. */
   async #judgeEnd(): Promise<void> {
     const { body: rows } = await this.#course.get('GET', '/v1/sandboxes?limit=1000');
-    for (const id of rows.map((row: { id: string }) => row.id).sort()) {
-      const { status } = await this.#course.get('DELETE', `/v1/sandboxes/${id}`);
-      this.#check(status === 204, `DELETE of ${id} answers ${status}`);
-    }
+    for (const id of rows.map((row: { id: string }) => row.id).sort()) await this.#destroy(id);
     const { body: templates } = await this.#course.get('GET', '/v1/snapshots?limit=1000&type=snapshot');
     for (const name of templates.map((template: { name: string }) => template.name).sort()) {
       const { status } = await this.#course.get('DELETE', `/v1/snapshots/${name}`);
