@@ -1,7 +1,7 @@
 /** Snapshots as templates: what they are made of, what is made of them, and what outlives them. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
-import type { Sandbox } from '@thaw/api';
+import type { Sandbox, WarmUpInput } from '@thaw/api';
 import { assertNothingStray, buildNames, headOf, sourcesOf } from './builds.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
@@ -158,6 +158,23 @@ describe('a template', () => {
     assert.ok((await sourcesOf(thaw, await headOf(thaw, 'sandboxes', old.id))).has(old1));
     await resume(old.id);
     await isWhole(old);
+    await assertNothingStray(thaw);
+  });
+
+  it('has its warm-up behind it, and is not made when that fails', async () => {
+    const { id } = await create();
+    const warm_up = {
+      run: ['(sleep 1; echo up > /dev/shm/up; exec sleep 1000) > /dev/null 2>&1 & echo $! > /dev/shm/pid'],
+      ready: 'grep -q up /dev/shm/up',
+    };
+    await thaw.sdk.snapshots.create(id, { name: 'frozen', warm_up });
+    const spawned = await create('frozen');
+    assert.equal(await thaw.sh(spawned, 'kill -0 $(cat /dev/shm/pid) && cat /dev/shm/up'), 'up\n');
+    const failing = (bad: WarmUpInput) => thaw.sdk.snapshots.create(id, { name: 'cold', warm_up: bad });
+    await assert.rejects(failing({ run: ['exit 3'] }), { kind: 'invalid_state' });
+    await assert.rejects(failing({ ready: 'false', timeout_sec: 1 }), { kind: 'timeout' });
+    const made = (await Array.fromAsync(thaw.sdk.snapshots.list('snapshot'))).map(({ name }) => name);
+    assert.deepEqual(made, ['frozen']);
     await assertNothingStray(thaw);
   });
 

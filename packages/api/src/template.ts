@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { SANDBOX_ID, TEMPLATE_ID } from './ids.ts';
 import { BuildInfo, Page, TemplateName } from './sandbox.ts';
+import { text } from './text.ts';
 
 export const TemplateType = z.enum(['base', 'snapshot']);
 export type TemplateType = z.infer<typeof TemplateType>;
@@ -21,11 +22,30 @@ export const TemplateInfo = z.object({
 });
 export type TemplateInfo = z.infer<typeof TemplateInfo>;
 
+const ShellCommand = text(131_072).min(1);
+
+export const WarmUp = z
+  .strictObject({
+    run: z
+      .array(ShellCommand)
+      .max(64)
+      .default([])
+      .describe(
+        'Commands for sh, one after another; what is to stay goes to the background, its output elsewhere.',
+      ),
+    ready: ShellCommand.optional().describe('Is run again and again until it ends with 0.'),
+    timeout_sec: z.int().min(1).max(240).default(60).describe('For all of it.'),
+  })
+  .describe('What is done in the sandbox before it is frozen, so that all made of it have it behind them.');
+export type WarmUp = z.output<typeof WarmUp>;
+export type WarmUpInput = z.input<typeof WarmUp>;
+
 export const CreateSnapshot = z.strictObject({
   sandbox_id: z.string().regex(SANDBOX_ID, 'is not a sandbox id'),
   name: TemplateName.refine((name) => !TEMPLATE_ID.test(name), 'looks like a template id')
     .optional()
     .describe("Without one the template's id is its name."),
+  warm_up: WarmUp.optional(),
 });
 export type CreateSnapshot = z.infer<typeof CreateSnapshot>;
 

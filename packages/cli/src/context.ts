@@ -43,6 +43,11 @@ export async function unlessInterrupted<T>(
   throw new Interrupted(await afterwards(work));
 }
 
+/** A repeatable option. */
+export function collect(text: string, texts: string[] = []): string[] {
+  return [...texts, text];
+}
+
 /** A repeatable `NAME=VALUE` option. */
 export function collectPairs(text: string, pairs: Record<string, string> = {}): Record<string, string> {
   const equals = text.indexOf('=');

@@ -110,6 +110,10 @@ describe('the command line', { concurrency: 4 }, () => {
     assert.equal((await thaw(['snapshot', 'create', one, 'cli-app'])).stdout, 'cli-app\n');
     assert.equal((await thaw(['snapshot', 'create', one, 'cli-app'])).code, 1);
     assert.equal((await thaw(['snapshot', 'create', one, 'cli-app', '--overwrite'])).code, 0);
+    const warm = ['--overwrite', '--run', 'true', '--run', 'exit 3', '--warm-up-timeout', '9'];
+    const cold = await thaw(['snapshot', 'create', one, 'cli-app', ...warm]);
+    assert.deepEqual([cold.code, cold.stderr.includes('command 2 of the warm-up ended with 3')], [1, true]);
+    assert.equal((await thaw(['snapshot', 'create', one, '--run', 'true', '--ready', 'true'])).code, 0);
     assert.match((await thaw(['snapshot', 'ls', '--type', 'snapshot'])).stdout, /cli-app +snapshot +256 MiB/);
     const spawned = (await thaw(['sandbox', 'create', '-t', 'cli-app'])).stdout.trim();
     assert.equal((await thaw(['sandbox', 'rm', one, spawned])).code, 0);

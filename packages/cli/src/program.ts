@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import { addBackup } from './backup/command.ts';
 import { bench } from './bench/bench.ts';
-import { type Context, collectPairs, wholeNumber } from './context.ts';
+import { type Context, collect, collectPairs, wholeNumber } from './context.ts';
 import { addMachine } from './install/command.ts';
 import { addKey } from './key/command.ts';
 import { copy } from './sandbox/copy.ts';
@@ -171,6 +171,9 @@ function addSnapshot(snapshot: Command, { context }: Commands): void {
     .argument('<sandbox>')
     .argument('[name]')
     .option('--overwrite', 'replace the template of that name')
+    .option('--run <command>', 'for sh, before it is frozen; may be repeated', collect)
+    .option('--ready <command>', 'frozen only when this command of sh ends with 0')
+    .option('--warm-up-timeout <sec>', 'for all of these (60)', wholeNumber)
     .action((sandbox, name, { json, ...options }) =>
       createSnapshot(context({ json }), sandbox, name, options),
     );

@@ -16,6 +16,7 @@ import type {
   TemplateInfo,
   TemplateType,
   UpdateSandboxInput,
+  WarmUpInput,
 } from '@thaw/api';
 import { exec } from './exec.ts';
 import { ExecStream } from './exec-stream.ts';
@@ -174,6 +175,13 @@ class Sandboxes {
   }
 }
 
+export interface SnapshotOptions {
+  name?: string;
+  overwrite?: boolean;
+  /** Done in the sandbox before it is frozen; a paused one is woken for it. */
+  warm_up?: WarmUpInput;
+}
+
 class Snapshots {
   readonly #to: Connection;
 
@@ -181,10 +189,11 @@ class Snapshots {
     this.#to = to;
   }
 
-  create(sandboxId: string, options: { name?: string; overwrite?: boolean } = {}): Promise<TemplateInfo> {
+  create(sandboxId: string, options: SnapshotOptions = {}): Promise<TemplateInfo> {
+    const { name, overwrite, warm_up } = options;
     return json(this.#to, 'POST', '/v1/snapshots', {
-      query: { overwrite: options.overwrite ? 'true' : undefined },
-      json: { sandbox_id: sandboxId, name: options.name },
+      query: { overwrite: overwrite ? 'true' : undefined },
+      json: { sandbox_id: sandboxId, name, warm_up },
     });
   }
 

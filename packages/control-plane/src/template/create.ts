@@ -6,6 +6,7 @@ import { transition } from '../sandbox/transition.ts';
 import { recordTemplate } from './sync.ts';
 import { findTemplate, type TemplateRow } from './table.ts';
 import { toTemplate } from './template.ts';
+import { warmUp } from './warm-up.ts';
 
 /**
  * Freezes a sandbox into a template; the sandbox keeps its state. Overwriting moves the template's head to the new
@@ -19,9 +20,10 @@ export async function createSnapshot(
 ): Promise<TemplateInfo> {
   const freshId = newTemplateId();
   const name = wish.name ?? freshId;
-  const key = `snapshot ${wish.sandbox_id} ${overwrite}`;
+  const key = `snapshot ${wish.sandbox_id} ${overwrite} ${JSON.stringify(wish.warm_up)}`;
   return plane.templateVerbs.run(`${teamId}/${name}`, key, `template ${name} is being written`, async () => {
     const taken = checkName(await findTemplate(plane.db, teamId, name), name, overwrite);
+    if (wish.warm_up !== undefined) await warmUp(plane, teamId, wish.sandbox_id, wish.warm_up);
     const sandbox = await requireSandbox(plane, teamId, wish.sandbox_id);
     if (sandbox.status !== 'running' && sandbox.status !== 'paused') throw wrongState(sandbox);
     const templateId = taken?.id ?? freshId;

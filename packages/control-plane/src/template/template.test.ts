@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { TEMPLATE_ID, ThawError } from '@thaw/api';
 import { type Answer, TestPlane, until } from '../testing.ts';
@@ -175,6 +178,46 @@ describe('snapshots', () => {
     }
     assert.equal(test.agent.count('createSnapshot') > 0, true);
     assert.equal((await test.ask('GET', `/v1/sandboxes/${id}`)).body.status, 'running');
+  });
+
+  it('are frozen when their warm-up is done, and not if it fails', async () => {
+    const id = await test.createSandbox({ auto_resume: true });
+    const folder = mkdtempSync(path.join(os.tmpdir(), 'thaw-warm-up-'));
+    const warm = (name: string, warm_up: object) =>
+      test.ask('POST', '/v1/snapshots', { sandbox_id: id, name, warm_up });
+    try {
+      const run = [`echo one >> ${folder}/said`, `(sleep 0.5; touch ${folder}/up) > ${folder}/out 2>&1 &`];
+      const made = await warm('warm', { run, ready: `echo asked >> ${folder}/said; test -e ${folder}/up` });
+      assert.equal(made.status, 201, JSON.stringify(made.body));
+      const [first, ...asked] = readFileSync(`${folder}/said`, 'utf8').trim().split('\n');
+      assert.deepEqual([first, new Set(asked), asked.length > 1], ['one', new Set(['asked']), true]);
+      const failed = await warm('cold', { run: ['true', 'exit 3', `touch ${folder}/never`] });
+      assert.deepEqual([failed.status, failed.body.error.code], [409, 'invalid_state']);
+      assert.match(failed.body.error.message, /command 2 of the warm-up ended with 3/);
+      for (const wish of [{ ready: 'false' }, { run: ['sleep 30'] }]) {
+        const late = await warm('cold', { ...wish, timeout_sec: 1 });
+        assert.deepEqual([late.status, late.body.error.code], [504, 'timeout']);
+        assert.match(late.body.error.message, /of the warm-up did not succeed in time/);
+      }
+      assert.ok(!(await names()).includes('cold') && !existsSync(`${folder}/never`));
+      for (const bad of [
+        { run: 'true' },
+        { run: [''] },
+        { timeout_sec: 0 },
+        { timeout_sec: 241 },
+        { x: 1 },
+      ]) {
+        assert.equal((await warm('cold', bad)).status, 400, JSON.stringify(bad));
+      }
+      await test.ask('POST', `/v1/sandboxes/${id}/pause`);
+      assert.equal((await warm('woken', { run: ['true'] })).status, 201);
+      assert.equal((await test.ask('GET', `/v1/sandboxes/${id}`)).body.status, 'running');
+      await test.ask('PATCH', `/v1/sandboxes/${id}`, { auto_resume: false });
+      await test.ask('POST', `/v1/sandboxes/${id}/pause`);
+      assert.equal((await warm('cold', { run: ['true'] })).status, 409);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('have one writer for each name and each sandbox', async () => {
