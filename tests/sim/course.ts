@@ -139,13 +139,12 @@ export class Course {
     else if (known.status !== 'gone' && status === 409) known.status = 'unknown';
   }
 
-  /** They have at least what their source was known to have when it was forked. */
+  /** They have at least what their source had when it was forked: of puts that overlap any may be the last. */
   #learnForks({ id: source, autoResume }: Known, { body, start }: Operation): void {
-    const puts = this.history.filter(
-      ({ kind, sandbox, status, end }) =>
-        kind === 'put' && sandbox === source && status === 200 && end! < start,
-    );
-    const lastPut = Math.max(0, ...puts.map(({ value }) => value!));
+    const puts = this.history.filter(({ kind, sandbox }) => kind === 'put' && sandbox === source);
+    const sure = puts.filter(({ status, end }) => status === 200 && end! < start);
+    const perhapsLast = puts.filter((put) => !sure.some((later) => later.start > (put.end ?? Infinity)));
+    const lastPut = sure.length === 0 ? 0 : Math.min(...perhapsLast.map(({ value }) => value!));
     for (const { sandbox } of body.forks as { sandbox?: { id: string } }[]) {
       if (sandbox === undefined) continue;
       this.known.set(sandbox.id, { id: sandbox.id, status: 'running', lastPut, autoResume });
