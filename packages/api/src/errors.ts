@@ -51,6 +51,13 @@ export const ErrorBody = z.object({
     message: z.string(),
   }),
 });
+export type ErrorBody = z.infer<typeof ErrorBody>;
+
+/** What a caller may know of anything that was thrown. */
+export function told(thrown: unknown): ErrorBody['error'] {
+  if (thrown instanceof ThawError) return { code: thrown.kind, message: thrown.message };
+  return { code: 'internal', message: 'something went wrong inside' };
+}
 
 export function isErrorKind(value: string): value is ErrorKind {
   return Object.hasOwn(ERROR_KINDS, value);

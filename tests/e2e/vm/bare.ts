@@ -5,7 +5,7 @@ import { mkdir, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { run } from '../../../packages/host-agent/src/os/run.ts';
 import { KERNEL_PARAMETERS } from '../../../packages/host-agent/src/vmm/cmdline.ts';
-import { type Call, FirecrackerApi } from '../../../packages/host-agent/src/vmm/firecracker-api/api.ts';
+import { FirecrackerApi, put } from '../../../packages/host-agent/src/vmm/firecracker-api/api.ts';
 import { FIRECRACKER, IS_REAL } from './firecracker.ts';
 import { Namespace } from './namespace.ts';
 import { MEMORY_MB, type Stage } from './stage.ts';
@@ -83,10 +83,6 @@ export class Bare implements AsyncDisposable {
     await this.ended();
     await this.#namespace[Symbol.asyncDispose]();
   }
-}
-
-export function put(where: string, body: Call['body']): Call {
-  return { method: 'PUT', path: where, body };
 }
 
 /** A real guest wants its root file system; the fake's makes do with an empty disk. */

@@ -10,9 +10,10 @@ import { it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createHeader, serialiseHeader } from '@thaw/snapshot';
 import { Keeper } from '../../../packages/host-agent/src/keeper/keeper.ts';
+import { put } from '../../../packages/host-agent/src/vmm/firecracker-api/api.ts';
 import type { FirecrackerError } from '../../../packages/host-agent/src/vmm/firecracker-api/refusal.ts';
 import { Pager } from '../../../packages/host-agent/src/vmm/memory.ts';
-import { Bare, put } from './bare.ts';
+import { Bare } from './bare.ts';
 import { MEMORY_MB, Stage } from './stage.ts';
 
 const MEMORY_BYTES = MEMORY_MB * 2 ** 20;

@@ -1,5 +1,5 @@
 /** A host whose verbs are timed, counted and written into the history, whoever asks for them. */
-import { ThawError } from '@thaw/api';
+import { told } from '@thaw/api';
 import type { HostAgent } from '../host/agent.ts';
 import { verbMs } from '../metrics/metrics.ts';
 import type { History } from './history.ts';
@@ -22,8 +22,8 @@ export function observed(host: HostAgent, history: History): HostAgent {
       end('done', { timingsMs: timingsOf(result) });
       return result;
     } catch (error) {
-      const known = error instanceof ThawError ? error : undefined;
-      end(known?.kind ?? 'internal', { message: known?.message ?? 'something went wrong inside' });
+      const { code, message } = told(error);
+      end(code, { message });
       throw error;
     }
   };

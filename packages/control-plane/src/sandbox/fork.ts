@@ -2,7 +2,15 @@
  * New sandboxes that go on from where one is now, each under an identity of its own. All rows are there before the host is
  * asked; each follows what became of its sandbox, and what did not start leaves none.
  */
-import { type Fork, type ForkSandbox, isErrorKind, newSandboxId, type Sandbox, ThawError } from '@thaw/api';
+import {
+  type Fork,
+  type ForkSandbox,
+  isErrorKind,
+  newSandboxId,
+  type Sandbox,
+  ThawError,
+  told,
+} from '@thaw/api';
 import type { ForkedSandbox, SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
 import { toNetwork } from '../host/agent.ts';
@@ -90,8 +98,5 @@ function startedOf(forked: ForkedSandbox | undefined): SandboxInfo {
 
 function toFork(settled: PromiseSettledResult<Sandbox>): Fork {
   if (settled.status === 'fulfilled') return { sandbox: settled.value };
-  const { reason } = settled;
-  const known = reason instanceof ThawError ? reason : undefined;
-  const message = known?.message ?? 'something went wrong inside';
-  return { error: { code: known?.kind ?? 'internal', message } };
+  return { error: told(settled.reason) };
 }

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { z } from 'zod';
 import { Cgroups } from '../os/cgroup/cgroups.ts';
 import { CONTROLLERS } from '../os/cgroup/layout.ts';
+import { exists } from '../os/exists.ts';
 import { CommandError, run } from '../os/run.ts';
 import { kvmWorks } from '../vmm/qemu/accelerator.ts';
 import { type Finding, fail, type Machine, ok, warn } from './finding.ts';
@@ -116,13 +117,6 @@ export async function cgroups({ cgroup }: Machine): Promise<Finding[]> {
       "let systemd run Thaw (thaw install does), or name a group that is Thaw's with THAW_CGROUP",
     );
   });
-}
-
-export function exists(file: string): Promise<boolean> {
-  return access(file).then(
-    () => true,
-    () => false,
-  );
 }
 
 /** What a program said when it failed. */

@@ -8,9 +8,10 @@ import path from 'node:path';
 import { BLOCKS, blockOf, DEFAULT_RANGES, formatRange, instanceId, overlap } from '../network/addresses.ts';
 import { OWN_TABLES } from '../network/firewall.ts';
 import { defaultUplink, droppingForwardChains, foreignRoutes } from '../network/inventory.ts';
+import { exists } from '../os/exists.ts';
 import { run } from '../os/run.ts';
 import { type Finding, fail, type Machine, ok, warn } from './finding.ts';
-import { exists, reason } from './kernel.ts';
+import { reason } from './kernel.ts';
 
 const PROBE_TIMEOUT_MS = 5000;
 const IN_OWN_NETWORK = ['unshare', '--net'] as const;

@@ -1,9 +1,10 @@
 /** The programs, users and files that sandboxes are made with. */
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { exists } from '../os/exists.ts';
 import { run } from '../os/run.ts';
 import { type Finding, fail, type Machine, ok, warn } from './finding.ts';
-import { exists, reason } from './kernel.ts';
+import { reason } from './kernel.ts';
 
 /** The versions that Thaw is tested with; newer ones are taken too. */
 const OLDEST = { node: 24, qemu: 7.2, postgres: 15 };

@@ -1,8 +1,9 @@
 /** Which VMM new sandboxes get, and why. */
 import path from 'node:path';
+import { exists } from '../os/exists.ts';
 import { choose } from '../vmm/choose.ts';
 import { type Finding, fail, type Machine, ok, warn } from './finding.ts';
-import { exists, reason } from './kernel.ts';
+import { reason } from './kernel.ts';
 
 const NAMES = { firecracker: 'Firecracker', qemu: 'QEMU', fake: 'a fake' } as const;
 

@@ -2,10 +2,11 @@
  * Instances live side by side on a machine because each claims its own block of addresses and users. A claim is a
  * file in a machine-wide folder under a lock; it counts while its host agent lives or a namespace of it is left.
  */
-import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import { z } from 'zod';
+import { exists } from '../os/exists.ts';
 import { lock } from '../os/lock.ts';
 import { identify, isAlive } from '../os/process.ts';
 import {
@@ -184,13 +185,6 @@ async function readRecorded(data: string): Promise<number | undefined> {
 
 async function write(file: string, value: unknown): Promise<void> {
   await writeFile(file, `${JSON.stringify(value)}\n`, { mode: 0o644 });
-}
-
-async function exists(file: string): Promise<boolean> {
-  return stat(file).then(
-    () => true,
-    () => false,
-  );
 }
 
 function parseJson(text: string): unknown {

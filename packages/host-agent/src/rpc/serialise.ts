@@ -1,6 +1,6 @@
 /** The host's objects as RPC messages. */
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { ThawError } from '@thaw/api';
+import { told } from '@thaw/api';
 import type {
   ForkedSandboxSchema,
   GetHostResponseSchema,
@@ -55,11 +55,8 @@ export function forkedInfo(
   if (child.status === 'fulfilled') return { sandbox: sandboxInfo(host, child.value) };
   const { reason } = child;
   host.log.warn({ err: reason }, 'a fork did not start');
-  const known = reason instanceof ThawError ? reason : undefined;
-  return {
-    errorKind: known?.kind ?? 'internal',
-    errorMessage: known?.message ?? 'something went wrong inside',
-  };
+  const { code, message } = told(reason);
+  return { errorKind: code, errorMessage: message };
 }
 
 export function templateInfo(template: Template | DamagedTemplate): MessageInitShape<typeof TemplateSchema> {

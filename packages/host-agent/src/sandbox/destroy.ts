@@ -1,9 +1,10 @@
 /** Removes a sandbox in whatever state it is: its VM, files and the builds that nothing else needs. */
-import { access } from 'node:fs/promises';
+
 import { SANDBOX_ID, ThawError } from '@thaw/api';
 import { readHead, removeHead } from '../build/head.ts';
 import { releaseBuild } from '../build/release.ts';
 import { type Host, newSteps } from '../host.ts';
+import { exists } from '../os/exists.ts';
 import type { Steps } from '../os/step.ts';
 import { SandboxPaths } from './paths.ts';
 import { removeSandboxFiles } from './record.ts';
@@ -33,11 +34,7 @@ async function remove(host: Host, sandbox: Sandbox): Promise<void> {
 /** What a create that failed could not remove. */
 async function removeRemains(host: Host, id: string): Promise<void> {
   const { data } = new SandboxPaths(host.config, id);
-  const left = await access(data).then(
-    () => true,
-    () => false,
-  );
-  if (left) await removeStored(host, newSteps(host), id, () => {});
+  if (await exists(data)) await removeStored(host, newSteps(host), id, () => {});
 }
 
 /** `onRemoved`: nothing but builds is left. */

@@ -1,6 +1,6 @@
 /** The start of a VM with everything that it occupies, in the order in which its end gives it back. */
 import { randomBytes } from 'node:crypto';
-import { access, mkdir, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
 import type { Build } from '../build/build.ts';
 import type { Guests, Identity } from '../guest/control.ts';
@@ -9,6 +9,7 @@ import type { Keeper } from '../keeper/keeper.ts';
 import { ROLES } from '../network/addresses.ts';
 import type { Slot } from '../network/pool.ts';
 import { limitsOf } from '../os/cgroup/limits.ts';
+import { exists } from '../os/exists.ts';
 import type { Steps } from '../os/step.ts';
 import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
 import type { Vm, Workset } from '../vmm/vmm.ts';
@@ -165,11 +166,7 @@ async function startKeeper(
 /** The pages to begin with; a template's are always the same, as its record never changes. */
 async function worksetOf(verb: string, build: Build): Promise<{ workset?: Workset }> {
   const { workset: file } = build.files;
-  const isThere = await access(file).then(
-    () => true,
-    () => false,
-  );
-  if (!isThere) return {};
+  if (!(await exists(file))) return {};
   const generation = build.memory?.header.generation ?? 0;
   return { workset: verb === 'resume' ? { file, turn: generation % TURNS } : { file } };
 }

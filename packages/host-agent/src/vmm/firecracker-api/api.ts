@@ -22,6 +22,10 @@ export interface Call {
   body: Readonly<Record<string, unknown>>;
 }
 
+export function put(path: string, body: Call['body']): Call {
+  return { method: 'PUT', path, body };
+}
+
 export type InstanceState = 'Not started' | 'Running' | 'Paused';
 
 interface Events {

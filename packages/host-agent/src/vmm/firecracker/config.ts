@@ -2,7 +2,7 @@
 import { GUEST_MAC } from '../../network/addresses.ts';
 import { KERNEL_PARAMETERS } from '../cmdline.ts';
 import { DISK_PATH } from '../disk.ts';
-import type { Call } from '../firecracker-api/api.ts';
+import { type Call, put } from '../firecracker-api/api.ts';
 
 export const JAIL = {
   program: '/thaw/firecracker',
@@ -147,8 +147,4 @@ export function createCall(type: 'Diff' | 'Full' = 'Diff'): Call {
 
 export function stateCall(state: 'Paused' | 'Resumed'): Call {
   return { method: 'PATCH', path: '/vm', body: { state } };
-}
-
-function put(path: string, body: Call['body']): Call {
-  return { method: 'PUT', path, body };
 }

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { FirecrackerApi } from '../firecracker-api/api.ts';
+import { FirecrackerApi, put } from '../firecracker-api/api.ts';
 import { FIRST_WORDS } from '../probe-cache.ts';
 
 const PROBE_TIMEOUT_MS = 5000;
@@ -41,16 +41,12 @@ export async function firecrackerWorks(program: string, kernel: string): Promise
     const api = await FirecrackerApi.open(socket, PROBE_TIMEOUT_MS, ended.signal);
     undo.defer(() => api.close());
     await api.calls([
-      { method: 'PUT', path: '/machine-config', body: { vcpu_count: 1, mem_size_mib: 128 } },
-      {
-        method: 'PUT',
-        path: '/boot-source',
-        body: {
-          kernel_image_path: kernel,
-          boot_args: 'console=ttyS0 earlyprintk=ttyS0 panic=-1 reboot=k pci=off',
-        },
-      },
-      { method: 'PUT', path: '/actions', body: { action_type: 'InstanceStart' } },
+      put('/machine-config', { vcpu_count: 1, mem_size_mib: 128 }),
+      put('/boot-source', {
+        kernel_image_path: kernel,
+        boot_args: 'console=ttyS0 earlyprintk=ttyS0 panic=-1 reboot=k pci=off',
+      }),
+      put('/actions', { action_type: 'InstanceStart' }),
     ]);
     return await spoke;
   } catch {

@@ -7,8 +7,9 @@
  *
  * Writing makes Firecracker forget which pages had changed. What was not committed is written on at the next seal.
  */
-import { access, chmod, chown, copyFile, link, mkdir, rename, rm, stat } from 'node:fs/promises';
+import { chmod, chown, copyFile, link, mkdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { exists } from '../../os/exists.ts';
 import { SNAPSHOT } from './config.ts';
 
 export class SnapshotFiles {
@@ -37,11 +38,8 @@ export class SnapshotFiles {
     return this.#path(SNAPSHOT.memory);
   }
 
-  async isThere(): Promise<boolean> {
-    return await access(this.memory).then(
-      () => true,
-      () => false,
-    );
+  isThere(): Promise<boolean> {
+    return exists(this.memory);
   }
 
   /** A state is written anew each time: the last one may be part of a build by now. */

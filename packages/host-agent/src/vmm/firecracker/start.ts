@@ -7,10 +7,11 @@
  *
  * A process that refused something is not asked again: it is killed, and nothing of the VM is left.
  */
-import { access, readFile, rm } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import type { Jail, Keeper } from '../../keeper/keeper.ts';
+import { exists } from '../../os/exists.ts';
 import { BlockStore, startDisk } from '../disk.ts';
 import { FirecrackerApi } from '../firecracker-api/api.ts';
 import { FirecrackerError } from '../firecracker-api/refusal.ts';
@@ -111,11 +112,8 @@ async function buildJail({ firecracker, jailer }: Binaries, spec: BootSpec | Res
 }
 
 async function devices(): Promise<Jail['devices']> {
-  const hasKvm = await access('/dev/kvm').then(
-    () => true,
-    () => false,
-  );
-  return ['null', 'urandom', 'net/tun', 'userfaultfd', ...(hasKvm ? (['kvm'] as const) : [])];
+  const kvm = (await exists('/dev/kvm')) ? (['kvm'] as const) : [];
+  return ['null', 'urandom', 'net/tun', 'userfaultfd', ...kvm];
 }
 
 function spawn(binaries: Binaries, spec: BootSpec | RestoreSpec): Promise<{ pid: number }> {
