@@ -59,9 +59,12 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
+/// How long a client that still sends is listened to after its last answer.
+const LINGER_TIME: Duration = Duration::from_secs(5);
+
 /// Serves one HTTP/1.1 connection to its end. A client that closes its side ends it too, and with it the answers
 /// under way.
-pub async fn connection<H, F>(stream: TcpStream, handle: H)
+pub async fn connection<H, F>(mut stream: TcpStream, handle: H)
 where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Body>>,
@@ -73,8 +76,10 @@ where
     let served = http1::Builder::new()
         .header_read_timeout(None)
         .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(&mut stream), service)
         .await;
     // A peer that broke off is no event of ours.
     drop(served);
+    // A close with bytes unread is a reset, which takes the answer with it.
+    let _ = tokio::time::timeout(LINGER_TIME, tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
 }

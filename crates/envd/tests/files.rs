@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::{Duration, Instant};
 
 use common::{Answer, Envd, Options, Reader, open, wait_until};
 use serde_json::json;
@@ -231,6 +232,31 @@ fn a_full_disk_is_told() {
     let answer = put(&envd, &envd.path("small/big"), "root", &noise(8 << 20));
     assert_eq!((answer.status, answer.json()["code"].as_u64()), (507, Some(507)), "{}", answer.text());
     assert_eq!(put(&envd, &envd.path("small/big"), "root", b"fits").status, 200);
+}
+
+/// A reset would take the answer with it, so the connection is closed only after the client had time to read.
+#[test]
+fn who_sends_on_after_a_refusal_sees_it() {
+    let envd = Envd::start("late");
+    let path = envd.path("");
+    let mut stream = TcpStream::connect(("127.0.0.1", envd.port)).unwrap();
+    let head = format!(
+        "POST /files?path={path}&username=root HTTP/1.1\r\nhost: x\r\n\
+         content-type: application/octet-stream\r\ncontent-length: 99999999999\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let piece = [0; 64 * 1024];
+    // The answer is there from here on; what is sent until it is seen must be taken.
+    let peeking = stream.try_clone().unwrap();
+    let answered = std::thread::spawn(move || peeking.peek(&mut [0]).unwrap());
+    while !answered.is_finished() {
+        stream.write_all(&piece).unwrap();
+    }
+    let until = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < until {
+        stream.write_all(&piece).unwrap();
+    }
+    assert_eq!(Reader::new(stream, "POST").read().status, 400);
 }
 
 #[test]
