@@ -5,6 +5,7 @@ import path from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { SandboxStatus } from '@thaw/api';
+import { buildNames } from './builds.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
 import { allocatedBelow, isRunning, type Traces } from './traces.ts';
@@ -35,7 +36,7 @@ describe('a sandbox', () => {
   afterEach(() => thaw.destroyAll());
   after(() => thaw?.stop());
 
-  const builds = async () => (await readdir(path.join(thaw.data, 'builds'))).toSorted();
+  const builds = () => buildNames(thaw);
   const { create, pause, resume, get, stats, ...verbs } = {
     create: () => thaw.sdk.sandboxes.create({ auto_resume: false }),
     pause: (id: string) => thaw.sdk.sandboxes.pause(id),

@@ -38,6 +38,8 @@ const schema = z.object({
     .default('auto'),
   /** How long a build that nothing refers to is left alone, as another process may still be writing it. */
   THAW_BUILD_GRACE_SEC: z.coerce.number().positive().default(3600),
+  /** Booted base templates that are kept, one for each size, so that a create need not boot; 0 keeps none. */
+  THAW_KEPT_BOOTS: z.coerce.number().int().min(0).max(256).default(8),
   THAW_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
 });
 
@@ -65,6 +67,7 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     uidBase: value.THAW_UID_BASE,
     cgroup: value.THAW_CGROUP,
     buildGraceMs: value.THAW_BUILD_GRACE_SEC * 1000,
+    keptBoots: value.THAW_KEPT_BOOTS,
     logLevel: value.THAW_LOG_LEVEL,
     vcpusMax: Math.min(32, os.availableParallelism()),
     memoryMbMax: Math.min(totalMb, value.THAW_MEMORY_MB ?? totalMb),

@@ -8,6 +8,7 @@ import { observeStep } from './metrics/metrics.ts';
 import type { Slots } from './network/pool.ts';
 import type { Cgroups } from './os/cgroup/cgroups.ts';
 import { type Fault, Steps } from './os/step.ts';
+import type { Boots } from './sandbox/boot.ts';
 import type { Registry } from './sandbox/registry.ts';
 import type { BootFiles } from './vmm/boot-files.ts';
 import type { VmmKit } from './vmm/vmm.ts';
@@ -27,6 +28,7 @@ export interface Host {
   /** What VMs and snapshots of `vmm` run under. Throws `invalid_state` where this host has no such VMM. */
   kitOf(vmm: string): Promise<VmmKit>;
   preloadSha: string;
+  boots: Boots;
   /** What new VMs boot with. */
   boot: BootFiles;
   /** Set by tests: fails, or stops the process at, one labelled step. */

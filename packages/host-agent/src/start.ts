@@ -5,6 +5,7 @@ import { type Host, newSteps } from './host.ts';
 import type { Egress } from './network/egress.ts';
 import type { Slots } from './network/pool.ts';
 import { adopt, findSurvivors, sweepRemains } from './sandbox/adopt.ts';
+import { Boots, sweepBoots } from './sandbox/boot.ts';
 import { readRecords } from './sandbox/record.ts';
 import { Registry } from './sandbox/registry.ts';
 import { importImages } from './template/import.ts';
@@ -15,7 +16,7 @@ export interface KeptSlot {
   egress: Egress;
 }
 
-export interface Offer extends Omit<Host, 'registry' | 'builds' | 'slots'> {
+export interface Offer extends Omit<Host, 'registry' | 'builds' | 'slots' | 'boots'> {
   /** The folder of the installed images. */
   guestDir: string;
   /** Called once, when it is known which sandboxes still run. */
@@ -42,9 +43,10 @@ export async function startHost({ guestDir, openSlots, ...offer }: Offer): Promi
     ),
   );
   const registry = new Registry();
-  const host: Host = { ...offer, registry, builds, slots };
+  const host: Host = { ...offer, registry, builds, slots, boots: new Boots() };
   await importImages(host, guestDir);
   await adopt(host, records, found);
+  await sweepBoots(host);
   undo.use(await startCollecting(host));
   const running = registry.all().filter(({ state }) => state.status === 'running');
   await cgroups.sweep(new Set(running.map(({ id }) => id)));

@@ -7,7 +7,7 @@ import { acquireHead, holdBuild } from './acquire.ts';
 import { beginBuild } from './begin.ts';
 import { COLLECT_AGE_MS, collectBuilds } from './collect.ts';
 import { pauseInto, SANDBOX, testStore } from './fixture.ts';
-import { commitHead, listHeads, removeHead, sweepTemplates } from './head.ts';
+import { commitHead, listHeads, removeHead, sweepHeadless } from './head.ts';
 import { readBuild } from './read.ts';
 import { releaseBuild } from './release.ts';
 import { openBuildStore } from './store.ts';
@@ -154,7 +154,7 @@ test('a template whose head was never committed leaves no folder', async (t) => 
   const cut = store.paths.owner({ kind: 'template', id: 'tplcut' });
   await mkdir(cut);
   await writeFile(`${path.join(cut, 'head.json')}.new`, '{"form');
-  assert.deepEqual(await sweepTemplates(store), ['tplcut']);
+  assert.deepEqual(await sweepHeadless(store), ['tplcut']);
   assert.deepEqual(await readdir(store.paths.owners('template')), [TEMPLATE.id]);
   await readBuild(store, build.id);
 });

@@ -98,10 +98,10 @@ async function restoreHead(store: BuildStore, owner: HeadOwner, before: Head | u
     }
     await syncDirectory(directory);
   }
-  if (before === undefined && owner.kind === 'template') await rmdir(directory).catch(ignoreMissing);
+  if (before === undefined && owner.kind !== 'sandbox') await rmdir(directory).catch(ignoreMissing);
 }
 
-/** Removes the head, and a template's folder with it; what it named stays until `releaseBuild`. */
+/** Removes the head, and the folder with it where nothing else is in it; what it named stays until `releaseBuild`. */
 export async function removeHead(
   store: BuildStore,
   steps: Steps,
@@ -117,7 +117,7 @@ export async function removeHead(
       if (head !== undefined) store.unreleased.add(head.build);
       for (const name of [file, `${file}.new`]) await rm(name, { force: true });
       await syncDirectory(directory).catch(ignoreMissing);
-      if (owner.kind === 'template') {
+      if (owner.kind !== 'sandbox') {
         await rmdir(directory).catch(ignoreMissing);
         await syncDirectory(path.dirname(directory));
       }
@@ -148,13 +148,15 @@ async function readOwners(
   return found;
 }
 
-/** Removes folders of templates that have no head: it was not committed when its writer died. Answers their ids. */
-export async function sweepTemplates(store: BuildStore): Promise<string[]> {
+/** Removes folders of templates and boots that have no head: it was not committed when its writer died. Answers their ids. */
+export async function sweepHeadless(store: BuildStore): Promise<string[]> {
   const swept: string[] = [];
-  for (const { owner, head } of await readOwners(store, 'template')) {
-    if (head !== undefined) continue;
-    await rm(store.paths.owner(owner), { recursive: true, force: true });
-    swept.push(owner.id);
+  for (const kind of ['template', 'boot'] as const) {
+    for (const { owner, head } of await readOwners(store, kind)) {
+      if (head !== undefined) continue;
+      await rm(store.paths.owner(owner), { recursive: true, force: true });
+      swept.push(owner.id);
+    }
   }
   return swept;
 }

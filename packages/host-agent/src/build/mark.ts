@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { type BuildId, buildsOf, parseHeader } from '@thaw/snapshot';
 import { isMissing } from './damaged.ts';
 import { listHeads } from './head.ts';
-import { IMAGE_FILES } from './paths.ts';
+import { IMAGE_FILES, OWNER_KINDS } from './paths.ts';
 import type { BuildStore } from './store.ts';
 
 /**
@@ -11,7 +11,7 @@ import type { BuildStore } from './store.ts';
  */
 export async function markBuilds(store: BuildStore): Promise<Set<BuildId>> {
   const live = new Set<BuildId>([...store.holds.ids(), ...store.pending]);
-  for (const kind of ['sandbox', 'template'] as const) {
+  for (const kind of OWNER_KINDS) {
     for (const { head } of await listHeads(store, kind)) {
       if (head instanceof Error) throw head;
       for (const id of await readSources(store, head.build)) live.add(id);

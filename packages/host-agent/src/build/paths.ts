@@ -3,9 +3,12 @@ import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import { type BuildId, isBuildId } from '@thaw/snapshot';
 
+/** `boot`: what a base template is when it has just booted in one size. */
+export const OWNER_KINDS = ['sandbox', 'template', 'boot'] as const;
+
 /** Whose head it is. */
 export interface HeadOwner {
-  readonly kind: 'sandbox' | 'template';
+  readonly kind: (typeof OWNER_KINDS)[number];
   readonly id: string;
 }
 
@@ -66,7 +69,7 @@ export type ImageKind = keyof typeof IMAGE_FILES;
 
 const TEMPORARY = '.tmp-';
 const OWNER_ID = /^[a-z0-9][a-z0-9_-]{0,62}$/;
-const OWNER_DIRS = { sandbox: 'sandboxes', template: 'templates' } as const;
+const OWNER_DIRS = { sandbox: 'sandboxes', template: 'templates', boot: 'boots' } as const;
 
 /** Ids come from callers: one that could leave its folder is refused here, for every path. */
 export class BuildPaths {

@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import type { BuildId } from '@thaw/snapshot';
 import { Holds } from './holds.ts';
-import { BuildPaths } from './paths.ts';
+import { BuildPaths, OWNER_KINDS } from './paths.ts';
 import { syncDirectory } from './sync.ts';
 
 /** The builds and heads of one data folder. One process writes it at a time. */
@@ -33,11 +33,7 @@ export class BuildStore {
 /** Makes the folders of `data` that are missing, for root alone. */
 export async function openBuildStore(data: string): Promise<BuildStore> {
   const store = new BuildStore(data);
-  for (const directory of [
-    store.paths.builds,
-    store.paths.owners('sandbox'),
-    store.paths.owners('template'),
-  ]) {
+  for (const directory of [store.paths.builds, ...OWNER_KINDS.map((kind) => store.paths.owners(kind))]) {
     await mkdir(directory, { recursive: true, mode: 0o700 });
   }
   await syncDirectory(data);

@@ -27,7 +27,7 @@ export interface Identity {
 export interface Guests {
   open(host: string, token: string): Guest;
   init(host: string, identity: Identity, deadlineMs: number, signal?: AbortSignal): Promise<void>;
-  prepare(host: string, timeoutMs: number): Promise<boolean>;
+  prepare(host: string, timeoutMs: number, signal?: AbortSignal): Promise<boolean>;
   thaw(host: string, timeoutMs: number): Promise<void>;
 }
 
@@ -123,10 +123,10 @@ export async function init(
     throw new ThawError('agent_error', 'the guest refused its identity', { cause: answer });
 }
 
-/** Syncs the guest's disk and freezes its users' processes; false when it did not manage in `timeoutMs`. */
-export async function prepare(host: string, timeoutMs: number): Promise<boolean> {
+/** Syncs the guest's disk and freezes its users' processes; false when it did not manage in `timeoutMs`, or until `signal`. */
+export async function prepare(host: string, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
   try {
-    const answer = await ask(host, '/prepare', () => ({}), timeoutMs);
+    const answer = await ask(host, '/prepare', () => ({}), timeoutMs, signal);
     return answer.status === 200 && (JSON.parse(answer.body) as { frozen?: boolean }).frozen === true;
   } catch {
     return false;

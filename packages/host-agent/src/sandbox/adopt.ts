@@ -4,7 +4,7 @@
  */
 import { access, readdir, readFile, rm } from 'node:fs/promises';
 import { holdBuild } from '../build/acquire.ts';
-import { commitHead, type Head, readHead, sweepTemplates } from '../build/head.ts';
+import { commitHead, type Head, readHead, sweepHeadless } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';
 import { readBuild } from '../build/read.ts';
 import type { BuildStore } from '../build/store.ts';
@@ -91,7 +91,7 @@ export async function sweepRemains(
     await rm(paths.data, { recursive: true, force: true });
     swept.push(id);
   }
-  return [...swept, ...(await sweepTemplates(builds))];
+  return [...swept, ...(await sweepHeadless(builds))];
 }
 
 async function readState(paths: SandboxPaths): Promise<MachineState | undefined> {
@@ -165,7 +165,9 @@ async function takeOver(host: Host, { record, keeper, state, head, pagerRuns }: 
   const vm = await kit.attach(keeper, { uids: slot.uids, snapshotDir });
   // The VM will write to the layer that is the disk of a build it was not moved to: nothing may start from that one.
   const owner = { kind: 'sandbox', id: record.id } as const;
-  if (head.build !== state.base)
+  // A head that names no memory is that of a sandbox that was never sealed.
+  const isSealed = async () => (await readBuild(host.builds, head.build)).memory !== null;
+  if (head.build !== state.base && (await isSealed()))
     await commitHead(host.builds, newSteps(host), 'adopt', owner, { build: state.base, facts: {} });
   const base = await readBuild(host.builds, state.base);
   const hold = new DisposableStack();
@@ -190,6 +192,7 @@ async function takeOver(host: Host, { record, keeper, state, head, pagerRuns }: 
     memoryBase,
     top,
     hold,
+    isKnown: true,
   });
   await machine.abort();
   await vm.memory.endWorkset();

@@ -1,15 +1,18 @@
 /** Makes a sandbox from a template. */
-import { SANDBOX_ID, ThawError } from '@thaw/api';
+import { SANDBOX_ID, ThawError, told } from '@thaw/api';
 import type { CreateSandboxRequest } from '@thaw/api/rpc';
 import { type Acquired, acquireHead } from '../build/acquire.ts';
 import type { Host } from '../host.ts';
 import { templateFacts } from '../template/facts.ts';
+import { type BootOrigin, bootOrigin } from './boot.ts';
 import { kitFor } from './compatible.ts';
 import type { SandboxRecord } from './record.ts';
 import type { Sandbox } from './sandbox.ts';
 import { newRecord, type Size, spawn } from './spawn.ts';
 
 const DEFAULTS = { template: 'minimal', vcpus: 1, memoryMb: 512, diskMb: 4096 } as const;
+/** What may come of a kept boot that can't be restored. */
+const BROKEN: ReadonlySet<string> = new Set(['internal', 'timeout', 'agent_error']);
 const DISK_MB_MAX = 65536;
 const MEMORY_MB_MIN = 128;
 const MIB = 2 ** 20;
@@ -21,10 +24,20 @@ export async function create(host: Host, request: CreateSandboxRequest): Promise
   using held = new DisposableStack();
   held.use(acquired.hold);
   const record = await recordOf(host, { ...request, template }, acquired);
-  return await spawn(host, record, async () => {
-    held.move();
-    return acquired;
-  });
+  const isBase = acquired.build.manifest.machine === null;
+  let forget: BootOrigin['forget'];
+  try {
+    return await spawn(host, record, async () => {
+      held.move();
+      if (!isBase) return { build: acquired.build, hold: acquired.hold };
+      const origin = await bootOrigin(host, acquired, record);
+      ({ forget } = origin);
+      return { ...origin, head: acquired.build.id };
+    });
+  } catch (error) {
+    if (forget !== undefined && BROKEN.has(told(error).code)) await forget();
+    throw error;
+  }
 }
 
 async function acquireTemplate(host: Host, id: string): Promise<Acquired> {

@@ -9,6 +9,7 @@ import type { Host } from '../host.ts';
 import type { Keeper } from '../keeper/keeper.ts';
 import { retire } from '../metrics/paging.ts';
 import type { Slot } from '../network/pool.ts';
+import { exists } from '../os/exists.ts';
 import type { Steps } from '../os/step.ts';
 import type { BootFiles } from '../vmm/boot-files.ts';
 import type { Chain, Layer, Tracker, Vm, VmmKind } from '../vmm/vmm.ts';
@@ -31,6 +32,8 @@ interface Parts {
   memoryBase: BuildId | null;
   top: number;
   hold: Disposable;
+  /** Whether a restarted host agent takes it over. */
+  isKnown: boolean;
 }
 
 export class Machine {
@@ -49,6 +52,7 @@ export class Machine {
   readonly #memoryMb: number;
   #top: number;
   #hold: Disposable;
+  #isKnown: boolean;
   #ended: Promise<void> | undefined;
   #recording: NodeJS.Timeout | undefined;
 
@@ -67,18 +71,40 @@ export class Machine {
     this.memoryBase = parts.memoryBase;
     this.#top = parts.top;
     this.#hold = parts.hold;
+    this.#isKnown = parts.isKnown;
   }
 
   /** What the VM needs after its first second is no longer what its next start waits for. */
-  endRecording(): void {
-    this.#recording = setTimeout(() => {
-      this.vm.memory.endWorkset().catch(() => {});
-    }, RECORD_MS);
+  #endRecording(): void {
+    const { workset } = this.#host.builds.paths.build(this.base);
+    const end = async () => {
+      await this.vm.memory.endWorkset();
+      if (!(await exists(workset))) await this.#tell(workset);
+    };
+    this.#recording = setTimeout(() => void end().catch(() => {}), RECORD_MS);
     this.#recording.unref();
+  }
+
+  /** A build that has no record, as the VM that was sealed in it had been booted, has that of its first restore. */
+  async #tell(workset: string): Promise<void> {
+    const fresh = path.join(this.#paths.disk, 'workset');
+    try {
+      if (await this.vm.memory.writeWorkset(fresh)) await rename(fresh, workset);
+    } finally {
+      await rm(fresh, { force: true });
+    }
+  }
+
+  /** It is of use: from here on a restarted host agent takes it over. */
+  async begin(): Promise<void> {
+    this.#isKnown = true;
+    await this.save();
+    this.#endRecording();
   }
 
   /** What a restarted host agent needs to take this VM over. `moving`: it is about to stand on another build. */
   async save(moving = false): Promise<void> {
+    if (!this.#isKnown) return;
     const state: MachineState = {
       slot: this.slot.index,
       base: this.base,
@@ -202,6 +228,11 @@ export class Machine {
       const file = path.join(this.#paths.disk, name);
       if (file !== data && file !== zeros) await rm(file, { force: true });
     }
+  }
+
+  /** Of a machine that did not begin: who started it ends the rest of it. */
+  letGo(): void {
+    this.#hold[Symbol.dispose]();
   }
 
   /** Ends the VM and gives everything back; a second call joins the first. */

@@ -12,7 +12,7 @@ import type { Layout } from '@thaw/snapshot';
 import type { OpenBuild } from '../build/begin.ts';
 import { beginBuild } from '../build/begin.ts';
 import type { Build } from '../build/build.ts';
-import { commitHead, type Head, readHead } from '../build/head.ts';
+import { commitHead, type Facts, type Head, readHead } from '../build/head.ts';
 import type { HeadOwner } from '../build/paths.ts';
 import { sealBuild } from '../build/seal.ts';
 import type { Guests } from '../guest/control.ts';
@@ -29,29 +29,31 @@ const THAW_TIMEOUT_MS = 30_000;
 const MIB = 2 ** 20;
 
 export interface SealOptions {
-  verb: 'pause' | 'snapshot';
+  verb: 'pause' | 'snapshot' | 'boot';
   /** The VM runs on once its state is taken. */
   goOn: boolean;
   onThawed?: () => void;
+  /** Points this at the build, and not the sandbox. */
+  head?: { owner: HeadOwner; facts: Facts };
 }
 
 export interface Sealed {
   build: Build;
-  /** The sandbox's head before. */
+  /** The head before. */
   before: Head | undefined;
 }
 
-/** Seals and points the sandbox's head at the build. Throws with the VM running and nothing changed. */
+/** Seals and points a head at the build, the sandbox's unless another is given. Throws with the VM running and nothing changed. */
 export async function seal(
   host: Host,
   steps: Steps,
   record: SandboxRecord,
   machine: Machine,
-  { verb, goOn, onThawed }: SealOptions,
+  { verb, goOn, onThawed, head }: SealOptions,
 ): Promise<Sealed> {
   await using open = await beginBuild(host.builds, steps, verb);
   const frozen = new Frozen(machine, host.guests, onThawed);
-  const owner = { kind: 'sandbox', id: record.id } as const;
+  const owner = head?.owner ?? ({ kind: 'sandbox', id: record.id } as const);
   let build: Build | undefined;
   try {
     await steps.run(`${verb}:record-workset`, () => recordWorkset(machine, open));
@@ -73,7 +75,7 @@ export async function seal(
       template: record.template,
       guestUnresponsive: !responsive,
     });
-    const facts = goOn ? {} : pausedFacts(record);
+    const facts = head?.facts ?? (goOn ? {} : pausedFacts(record));
     const before = await commitHead(host.builds, steps, verb, owner, { build: build.id, facts });
     return { build, before };
   } catch (error) {

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { CreateSandboxRequest } from '@thaw/api/rpc';
-import type { Build } from '../build/build.ts';
+import type { BuildId } from '@thaw/snapshot';
 import { commitHead, removeHead } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';
 import { releaseBuild } from '../build/release.ts';
@@ -13,14 +13,13 @@ import { checkedEgress, OPEN_EGRESS } from '../network/egress.ts';
 import { removeSandboxFiles, type SandboxRecord, writeRecord } from './record.ts';
 import { checkRoom } from './room.ts';
 import { nowSeconds, Sandbox } from './sandbox.ts';
-import { startMachine } from './start.ts';
+import { type StartFrom, startMachine } from './start.ts';
 import { watch } from './watch.ts';
 
 /** What a sandbox starts from. */
-export interface Origin {
-  build: Build;
-  /** Becomes the sandbox's. */
-  hold: Disposable;
+export interface Origin extends StartFrom {
+  /** What the sandbox's head names until its first seal, if not `build`. */
+  head?: BuildId;
 }
 
 /** The host knows the sandbox from now on; what it starts from may still have to be made. */
@@ -38,17 +37,18 @@ export async function spawn(
     const from = await origin();
     using held = new DisposableStack();
     held.use(from.hold);
+    const { head = from.build.id } = from;
     await checkRoom(host, record.memoryMb);
-    undo.defer(() => releaseBuild(host.builds, steps, 'create', from.build.id).then(() => {}));
+    undo.defer(() => releaseBuild(host.builds, steps, 'create', head).then(() => {}));
     undo.defer(() => removeSandboxFiles(host.config, record.id, steps, 'create:remove-files'));
     const owner = { kind: 'sandbox', id: record.id } as const;
     undo.defer(() => removeHead(host.builds, steps, 'create', owner));
     await writeRecord(host.config, record, steps, 'create:write-record');
-    await commitHead(host.builds, steps, 'create', owner, { build: from.build.id, facts: {} });
+    await commitHead(host.builds, steps, 'create', owner, { build: head, facts: {} });
     held.move();
     const machine = await startMachine(host, steps, 'create', record, from);
     sandbox.state = { status: 'running', machine };
-    if (from.build.memory !== null) sandbox.build = await measureBuild(from.build);
+    if (from.build.memory !== null && head === from.build.id) sandbox.build = await measureBuild(from.build);
     sandbox.timings = steps.timings();
     watch(host, sandbox, machine);
     undo.move();

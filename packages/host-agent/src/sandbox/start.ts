@@ -13,6 +13,7 @@ import { exists } from '../os/exists.ts';
 import type { Steps } from '../os/step.ts';
 import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
 import type { Vm, Workset } from '../vmm/vmm.ts';
+import type { BootOrigin } from './boot.ts';
 import { keepConsole } from './console.ts';
 import { chainOf, endKeeper, Machine } from './machine.ts';
 import { SandboxPaths } from './paths.ts';
@@ -24,6 +25,13 @@ const INIT_TIMEOUT_MS = 30_000;
 const TURNS = 8;
 const MIB = 2 ** 20;
 
+export interface StartFrom {
+  build: Build;
+  hold: Disposable;
+  /** Called before the guest gets its identity. */
+  keep?: BootOrigin['keep'] | undefined;
+}
+
 /**
  * Starts the VM on `build`: restored if it has memory, else booted. `hold` becomes the machine's, also when this
  * throws; then nothing of the VM is left.
@@ -33,10 +41,12 @@ export async function startMachine(
   steps: Steps,
   verb: string,
   record: SandboxRecord,
-  { build, hold }: { build: Build; hold: Disposable },
+  { build, hold, keep }: StartFrom,
 ): Promise<Machine> {
   await using undo = new AsyncDisposableStack();
-  undo.defer(() => hold[Symbol.dispose]());
+  // What holds the builds that it stands on: at first the caller's hold, then the machine.
+  let held: Pick<Machine, 'letGo'> = { letGo: () => hold[Symbol.dispose]() };
+  undo.defer(() => held.letGo());
   const paths = new SandboxPaths(host.config, record.id);
   const boot =
     build.manifest.machine === null
@@ -63,8 +73,6 @@ export async function startMachine(
   undo.defer(() => keepConsole(paths, vm));
   const guest = host.guests.open(slot.hostAddress, record.accessToken);
   undo.defer(() => guest.close());
-  await steps.run(`${verb}:init`, () => initGuest(host.guests, slot.hostAddress, record, lost));
-  await steps.run(`${verb}:open-egress`, () => slot.openEgress());
   const machine = new Machine({
     host,
     record,
@@ -77,9 +85,13 @@ export async function startMachine(
     memoryBase: build.memory === null ? null : build.id,
     top: 0,
     hold,
+    isKnown: false,
   });
-  await steps.run(`${verb}:write-machine`, () => machine.save());
-  machine.endRecording();
+  held = machine;
+  await keep?.(steps, machine, lost);
+  await steps.run(`${verb}:init`, () => initGuest(host.guests, slot.hostAddress, record, lost));
+  await steps.run(`${verb}:open-egress`, () => slot.openEgress());
+  await steps.run(`${verb}:write-machine`, () => machine.begin());
   undo.move();
   return machine;
 }
