@@ -3,29 +3,11 @@ import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { Figures, type Labels } from './figures.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
 
 await ownHost(import.meta.filename);
-
-type Labels = Record<string, string>;
-
-/** The samples of Prometheus' text format. */
-class Figures {
-  readonly #lines: string[];
-
-  constructor(text: string) {
-    this.#lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
-  }
-
-  /** The sum over all samples with these labels; 0 if there is none. */
-  sum(name: string, labels: Labels = {}): number {
-    return this.#lines
-      .filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
-      .filter((line) => Object.entries(labels).every(([key, value]) => line.includes(`${key}="${value}"`)))
-      .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
-  }
-}
 
 /** A page and a bit more than rounding: times cross two processes as decimal text. */
 const close = (a: number, b: number, within: number) =>
@@ -45,6 +27,8 @@ describe('what an operator sees', () => {
   };
 
   it('counts steps, pages, bytes, slots and sandboxes as they are', async () => {
+    // What the first create keeps is there from then on.
+    await thaw.sdk.sandboxes.delete((await thaw.sdk.sandboxes.create()).id);
     const start = await figures();
     const { id } = await thaw.sdk.sandboxes.create();
     await thaw.sh(id, 'head -c 8000000 /dev/urandom > /dev/shm/dirty');

@@ -84,6 +84,10 @@ export function roomGuests(room: Room, gate: Gate): Guests {
         return false;
       }
     },
+    async rehearse(address) {
+      await gate('guest:rehearse');
+      await running(room, address);
+    },
     async thaw(address) {
       await gate('guest:thaw');
       const guest = await running(room, address);

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::agent::Agent;
 use crate::body::{self, Body};
+use crate::gate::Rehearsal;
 use crate::http_error::HttpError;
 use crate::{files, filesystem, listen, metrics, process, rpc, token};
 
@@ -57,6 +58,11 @@ async fn route(agent: Arc<Agent>, request: &mut Request<Incoming>) -> Response<B
         return body::empty(StatusCode::NO_CONTENT);
     }
     if !agent.gate.is_open() {
+        let given = request.headers().get("x-access-token").map(|value| value.as_bytes());
+        if path == "/process.Process/Start" && agent.gate.is_rehearsed_with(given) {
+            request.extensions_mut().insert(Rehearsal);
+            return process::answer(agent, request).await;
+        }
         return unavailable(request);
     }
     // Files may be asked for by a signed URL instead.

@@ -114,6 +114,32 @@ fn a_token_is_asked_for_everywhere() {
 }
 
 #[test]
+fn only_the_host_rehearses_and_only_until_there_is_an_identity() {
+    let mut envd = Envd::with("rehearsal", Options { init: false, ..Options::default() });
+    let secret = "0123456789abcdef0123456789abcdef";
+    let start = [("content-type", "application/connect+json")];
+    envd.token = Some(secret.into());
+    assert_eq!(envd.ask("POST", "/process.Process/Start", &start, b"").status, 503);
+    assert_eq!(envd.control("/rehearse", &json!({ "token": "short" })).status, 400);
+    assert_eq!(envd.control("/rehearse", &json!({ "token": secret })).status, 204);
+    assert_eq!(envd.shell("echo practised", &[]).finish().text(), "practised\n");
+    for path in ["/envs", "/files?path=/etc/hostname", "/metrics"] {
+        assert_eq!(envd.ask("GET", path, &[], b"").status, 503, "{path}");
+    }
+    assert_eq!(envd.call("List", json!({})).status, 503);
+    for wrong in [None, Some("0123456789abcdef0123456789abcdeF"), Some("")] {
+        envd.token = wrong.map(Into::into);
+        assert_eq!(envd.ask("POST", "/process.Process/Start", &start, b"").status, 503);
+    }
+    envd.token = Some(secret.into());
+    assert_eq!(envd.control("/init", &init(1, json!({ "accessToken": "its own" }))).status, 204);
+    assert_eq!(envd.ask("POST", "/process.Process/Start", &start, b"").status, 401);
+    assert_eq!(envd.control("/rehearse", &json!({ "token": secret })).status, 409);
+    assert_eq!(envd.control("/prepare", &json!({})).status, 200);
+    assert_eq!(envd.ask("POST", "/process.Process/Start", &start, b"").status, 503, "over with the identity");
+}
+
+#[test]
 fn defaults_come_with_the_identity() {
     let envd = Envd::start("defaults");
     let defaults = json!({ "defaultUser": "nobody", "defaultWorkdir": "/usr" });

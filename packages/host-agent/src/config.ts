@@ -40,8 +40,41 @@ const schema = z.object({
   THAW_BUILD_GRACE_SEC: z.coerce.number().positive().default(3600),
   /** Booted base templates that are kept, one for each size, so that a create need not boot; 0 keeps none. */
   THAW_KEPT_BOOTS: z.coerce.number().int().min(0).max(256).default(8),
+  /** VMs that wait to become sandboxes: `TEMPLATE[/VCPUSxMEMORY_MB[xDISK_MB]]=COUNT`, with commas between. */
+  THAW_SPARES: z.string().default('').transform(readSpares),
   THAW_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
 });
+
+/** So many VMs of a template; a size of 0 is the default, or the template's own. */
+export interface SpareWish {
+  template: string;
+  vcpus: number;
+  memoryMb: number;
+  diskMb: number;
+  count: number;
+}
+
+const SPARE =
+  /^(?<template>[a-z0-9][a-z0-9_-]*)(\/(?<vcpus>\d+)x(?<memory>\d+)(x(?<disk>\d+))?)?=(?<count>\d+)$/;
+const SPARES_MAX = 64;
+
+function readSpares(text: string, context: z.RefinementCtx): SpareWish[] {
+  const wishes = text
+    .split(',')
+    .map((wish) => wish.trim())
+    .filter((wish) => wish !== '')
+    .map((wish) => {
+      const { template, vcpus, memory, disk, count } = SPARE.exec(wish)?.groups ?? {};
+      if (template === undefined)
+        context.addIssue({ code: 'custom', message: `"${wish}" is not like minimal=2 or base/2x1024=1` });
+      const number = (digits = '0') => Number(digits);
+      const size = { vcpus: number(vcpus), memoryMb: number(memory), diskMb: number(disk) };
+      return { template: template ?? '', ...size, count: number(count) };
+    });
+  if (wishes.reduce((sum, { count }) => sum + count, 0) > SPARES_MAX)
+    context.addIssue({ code: 'custom', message: `is at most ${SPARES_MAX} together` });
+  return wishes;
+}
 
 export type Config = ReturnType<typeof readConfig>;
 
@@ -68,6 +101,7 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     cgroup: value.THAW_CGROUP,
     buildGraceMs: value.THAW_BUILD_GRACE_SEC * 1000,
     keptBoots: value.THAW_KEPT_BOOTS,
+    spares: value.THAW_SPARES,
     logLevel: value.THAW_LOG_LEVEL,
     vcpusMax: Math.min(32, os.availableParallelism()),
     memoryMbMax: Math.min(totalMb, value.THAW_MEMORY_MB ?? totalMb),

@@ -10,6 +10,7 @@ import type { Cgroups } from './os/cgroup/cgroups.ts';
 import { type Fault, Steps } from './os/step.ts';
 import type { Boots } from './sandbox/boot.ts';
 import type { Registry } from './sandbox/registry.ts';
+import type { Spares } from './sandbox/spare.ts';
 import type { BootFiles } from './vmm/boot-files.ts';
 import type { VmmKit } from './vmm/vmm.ts';
 
@@ -29,6 +30,7 @@ export interface Host {
   kitOf(vmm: string): Promise<VmmKit>;
   preloadSha: string;
   boots: Boots;
+  spares: Spares;
   /** What new VMs boot with. */
   boot: BootFiles;
   /** Set by tests: fails, or stops the process at, one labelled step. */

@@ -6,7 +6,7 @@ import http from 'node:http';
 import path from 'node:path';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { type Config, readConfig } from './config.ts';
-import { networkGuests } from './guest/control.ts';
+import { networkGuests } from './guest/network.ts';
 import type { Host } from './host.ts';
 import { keepersOf } from './keeper/keeper.ts';
 import { observeStep } from './metrics/metrics.ts';

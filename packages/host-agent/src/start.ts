@@ -6,8 +6,9 @@ import type { Egress } from './network/egress.ts';
 import type { Slots } from './network/pool.ts';
 import { adopt, findSurvivors, sweepRemains } from './sandbox/adopt.ts';
 import { Boots, sweepBoots } from './sandbox/boot.ts';
-import { readRecords } from './sandbox/record.ts';
+import { readRecords, vmOf } from './sandbox/record.ts';
 import { Registry } from './sandbox/registry.ts';
+import { Spares } from './sandbox/spare.ts';
 import { importImages } from './template/import.ts';
 
 /** The slot of a sandbox that still runs, and what its guest may reach. */
@@ -16,7 +17,7 @@ export interface KeptSlot {
   egress: Egress;
 }
 
-export interface Offer extends Omit<Host, 'registry' | 'builds' | 'slots' | 'boots'> {
+export interface Offer extends Omit<Host, 'registry' | 'builds' | 'slots' | 'boots' | 'spares'> {
   /** The folder of the installed images. */
   guestDir: string;
   /** Called once, when it is known which sandboxes still run. */
@@ -43,13 +44,16 @@ export async function startHost({ guestDir, openSlots, ...offer }: Offer): Promi
     ),
   );
   const registry = new Registry();
-  const host: Host = { ...offer, registry, builds, slots, boots: new Boots() };
+  const spares = new Spares(() => host, config.spares);
+  const host: Host = { ...offer, registry, builds, slots, boots: new Boots(), spares };
   await importImages(host, guestDir);
   await adopt(host, records, found);
   await sweepBoots(host);
   undo.use(await startCollecting(host));
   const running = registry.all().filter(({ state }) => state.status === 'running');
-  await cgroups.sweep(new Set(running.map(({ id }) => id)));
+  await cgroups.sweep(new Set(running.map(({ record }) => vmOf(record))));
+  undo.use(spares);
+  spares.refill();
   const close = undo.move();
   return { host, [Symbol.asyncDispose]: () => close.disposeAsync() };
 }

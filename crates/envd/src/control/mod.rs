@@ -2,6 +2,7 @@
 
 mod init;
 mod prepare;
+mod rehearse;
 mod thaw;
 
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ async fn answer(agent: Arc<Agent>, request: Request<Incoming>, peer: SocketAddr)
         match (request.method(), path.as_str()) {
             (&Method::POST, "/init") => init::init(&agent, read(request).await?).await,
             (&Method::POST, "/prepare") => prepare::prepare(&agent, read(request).await?).await,
+            (&Method::POST, "/rehearse") => rehearse::rehearse(&agent, read(request).await?).await,
             (&Method::POST, "/thaw") => thaw::thaw(&agent, read(request).await?).await,
             _ => Err(HttpError::new(StatusCode::NOT_FOUND, "no such path")),
         }

@@ -17,6 +17,7 @@ use super::terminal::Pty;
 use crate::agent::Agent;
 use crate::caller;
 use crate::files::path::resolve;
+use crate::gate::Rehearsal;
 use crate::rpc::{self, Code, RpcError, or_default};
 use crate::user::User;
 
@@ -48,11 +49,12 @@ pub async fn start(agent: Arc<Agent>, request: &mut hyper::Request<Incoming>) ->
     let deadline = rpc::timeout(request.headers())?.map(|limit| Instant::now() + limit);
     let life = *agent.gate.life().borrow();
     let headers = request.headers().clone();
+    let is_rehearsal = request.extensions().get::<Rehearsal>().is_some();
     let message: Request = rpc::read_stream(request).await?;
 
     let launch = describe(&agent, &message, user)?;
     let starting = tokio::spawn(async move {
-        let (process, exit) = spawn(&agent, launch, message, deadline).await?;
+        let (process, exit) = spawn(&agent, launch, message, deadline, is_rehearsal).await?;
         let mut events = Events::new(process.clone(), &headers, deadline);
         if headers.get("thaw-kill-on-disconnect").is_some_and(|value| value == "1") {
             events = events.kill_when_dropped(agent.clone(), life);
@@ -69,10 +71,12 @@ async fn spawn(
     launch: Launch,
     message: Request,
     deadline: Option<Instant>,
+    is_rehearsal: bool,
 ) -> Result<(Arc<Process>, Output), RpcError> {
     let spawning = agent.clone();
     let spawned = tokio::task::spawn_blocking(move || {
-        launch_checked(&launch, spawning.cgroup.as_ref().map(|cgroup| cgroup.procs()))
+        let users = spawning.cgroup.as_ref().filter(|_| !is_rehearsal);
+        launch_checked(&launch, users.map(|cgroup| cgroup.procs()))
     });
     let launched = spawned.await.unwrap_or_else(|error| Err(Code::Internal.error(error.to_string())))?;
     let (process, output) = output::adopt(launched, message.process, message.tag, deadline);

@@ -5,7 +5,7 @@
 import http from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ThawError } from '@thaw/api';
-import { CONTROL_PORT, Guest } from './guest.ts';
+import { CONTROL_PORT, type Guest } from './guest.ts';
 
 export interface Identity {
   /** Grows with each start of the VM; a counter that the guest has seen changes nothing. */
@@ -29,6 +29,7 @@ export interface Guests {
   init(host: string, identity: Identity, deadlineMs: number, signal?: AbortSignal): Promise<void>;
   prepare(host: string, timeoutMs: number, signal?: AbortSignal): Promise<boolean>;
   thaw(host: string, timeoutMs: number): Promise<void>;
+  rehearse(host: string, timeoutMs: number, signal: AbortSignal): Promise<void>;
 }
 
 interface Answer {
@@ -82,7 +83,7 @@ function nextSequence(): number {
  * Asks until the guest answers; every request of this port may be repeated. Throws `timeout`, or why `signal` was
  * aborted: somebody else may soon answer at the address.
  */
-async function ask(
+export async function ask(
   host: string,
   path: string,
   body: () => object,
@@ -138,10 +139,3 @@ export async function thaw(host: string, timeoutMs: number): Promise<void> {
   const answer = await ask(host, '/thaw', () => ({ timestamp: new Date().toISOString() }), timeoutMs);
   if (answer.status !== 204) throw new ThawError('agent_error', 'the guest did not thaw', { cause: answer });
 }
-
-export const networkGuests: Guests = {
-  open: (host, token) => new Guest(host, token),
-  init,
-  prepare,
-  thaw,
-};

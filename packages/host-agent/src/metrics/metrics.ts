@@ -61,6 +61,12 @@ export const slots = new Gauge({
   labelNames: ['state'] as const,
   registers,
 });
+export const spares = new Gauge({
+  name: 'thaw_spares',
+  help: 'VMs that wait to become sandboxes: ready, or being made',
+  labelNames: ['state'] as const,
+  registers,
+});
 export const builds = new Gauge({ name: 'thaw_builds', help: 'Sealed builds on this host', registers });
 export const storedBytes = new Gauge({
   name: 'thaw_stored_bytes',

@@ -11,8 +11,8 @@ import type { BuildStore } from '../build/store.ts';
 import { type Host, newSteps } from '../host.ts';
 import type { Keeper, Keepers } from '../keeper/keeper.ts';
 import { endKeeper, Machine, type MachineState, replacePager } from './machine.ts';
-import { bootFiles, SandboxPaths, sandboxesDir } from './paths.ts';
-import { isPaused, type SandboxRecord } from './record.ts';
+import { bootFiles, SandboxPaths, sandboxesDir, sparesDir } from './paths.ts';
+import { isPaused, type SandboxRecord, vmOf } from './record.ts';
 import { Sandbox, type SandboxState } from './sandbox.ts';
 import { watch } from './watch.ts';
 
@@ -47,17 +47,17 @@ export async function findSurvivors(
   const starting = new Set<string>();
   const ids = await readdir(sandboxesDir(roots.run)).catch(() => []);
   for (const id of ids) {
-    const paths = new SandboxPaths(roots, id);
+    const record = records.find((candidate) => vmOf(candidate) === id);
+    const paths = new SandboxPaths(roots, record?.id ?? id, id);
     const keeper = await keepers.connect(paths.run).catch(() => undefined);
-    const record = records.find((candidate) => candidate.id === id);
     const state = await readState(paths);
-    if (state === undefined) starting.add(id);
+    if (state === undefined) starting.add(record?.id ?? id);
     if (keeper !== undefined && record?.started === true) {
       const { roles } = await keeper
         .status()
         .catch(() => ({ roles: {} as Record<string, { running: boolean }> }));
       const whole = ['vmm', 'blockstore'].every((role) => roles[role]?.running === true);
-      const head = await readHead(builds, { kind: 'sandbox', id }).catch(() => undefined);
+      const head = await readHead(builds, { kind: 'sandbox', id: record.id }).catch(() => undefined);
       const runsOn = head !== undefined && !isPaused(record, head.facts) && state?.moving !== true;
       if (state !== undefined && whole && runsOn) {
         survivors.push({ record, keeper, state, head, pagerRuns: roles.pager?.running === true });
@@ -78,6 +78,8 @@ export async function sweepRemains(
   builds: BuildStore,
   roots: { data: string; run: string },
 ): Promise<string[]> {
+  // Those of a host agent that was killed wait for nobody.
+  await rm(sparesDir(roots.data), { recursive: true, force: true });
   const swept: string[] = [];
   for (const id of await readdir(sandboxesDir(roots.data))) {
     const paths = new SandboxPaths(roots, id);
@@ -112,7 +114,7 @@ export async function adopt(host: Host, records: readonly SandboxRecord[], found
     sandbox.state = await settle(host, sandbox, head, found);
     host.registry.add(sandbox);
     if (sandbox.state.status === 'running') watch(host, sandbox, sandbox.state.machine);
-    else await removeLeftovers(new SandboxPaths(host.config, record.id));
+    else await removeLeftovers(new SandboxPaths(host.config, record.id, record.vm));
   }
 }
 
@@ -156,11 +158,13 @@ async function takeOver(host: Host, { record, keeper, state, head, pagerRuns }: 
   // The slot goes when nothing is in it any more.
   undo.defer(() => endKeeper(keeper));
   if (!pagerRuns) {
-    const { id, memoryMb } = record;
+    const { memoryMb } = record;
     const { tracker } = host.config;
-    await replacePager(host, keeper, { id, memoryMb, slot, memoryBase: state.memoryBase, tracker });
+    const { pagerState } = new SandboxPaths(host.config, record.id, record.vm);
+    const { memoryBase } = state;
+    await replacePager(host, keeper, { pagerState, memoryMb, slot, memoryBase, tracker });
   }
-  const { snapshot: snapshotDir } = new SandboxPaths(host.config, record.id);
+  const { snapshot: snapshotDir } = new SandboxPaths(host.config, record.id, record.vm);
   const kit = await host.kitOf(state.vmm);
   const vm = await kit.attach(keeper, { uids: slot.uids, snapshotDir });
   // The VM will write to the layer that is the disk of a build it was not moved to: nothing may start from that one.

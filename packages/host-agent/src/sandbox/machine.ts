@@ -15,7 +15,7 @@ import type { BootFiles } from '../vmm/boot-files.ts';
 import type { Chain, Layer, Tracker, Vm, VmmKind } from '../vmm/vmm.ts';
 import { keepConsole } from './console.ts';
 import { SandboxPaths } from './paths.ts';
-import type { SandboxRecord } from './record.ts';
+import { type SandboxRecord, vmOf } from './record.ts';
 
 const RECORD_MS = 1000;
 
@@ -46,6 +46,7 @@ export class Machine {
   base: BuildId;
   memoryBase: BuildId | null;
   readonly #host: Host;
+  /** The VM's name. */
   readonly #id: string;
   readonly #paths: SandboxPaths;
   readonly #vcpus: number;
@@ -58,8 +59,8 @@ export class Machine {
 
   constructor(parts: Parts) {
     this.#host = parts.host;
-    this.#id = parts.record.id;
-    this.#paths = new SandboxPaths(parts.host.config, parts.record.id);
+    this.#id = vmOf(parts.record);
+    this.#paths = new SandboxPaths(parts.host.config, parts.record.id, parts.record.vm);
     this.#vcpus = parts.record.vcpus;
     this.#memoryMb = parts.record.memoryMb;
     this.slot = parts.slot;
@@ -75,11 +76,11 @@ export class Machine {
   }
 
   /** What the VM needs after its first second is no longer what its next start waits for. */
-  #endRecording(): void {
+  #endRecording(tells: boolean): void {
     const { workset } = this.#host.builds.paths.build(this.base);
     const end = async () => {
       await this.vm.memory.endWorkset();
-      if (!(await exists(workset))) await this.#tell(workset);
+      if (tells && !(await exists(workset))) await this.#tell(workset);
     };
     this.#recording = setTimeout(() => void end().catch(() => {}), RECORD_MS);
     this.#recording.unref();
@@ -95,11 +96,11 @@ export class Machine {
     }
   }
 
-  /** It is of use: from here on a restarted host agent takes it over. */
-  async begin(): Promise<void> {
+  /** It is of use: from here on a restarted host agent takes it over. `tells`: what it needs first is of use to others. */
+  async begin(tells: boolean): Promise<void> {
     this.#isKnown = true;
     await this.save();
-    this.#endRecording();
+    this.#endRecording(tells);
   }
 
   /** What a restarted host agent needs to take this VM over. `moving`: it is about to stand on another build. */
@@ -207,7 +208,7 @@ export class Machine {
   /** Another pager takes the place of one that died. Throws when the VM is lost with it. */
   async replacePager(): Promise<void> {
     await replacePager(this.#host, this.keeper, {
-      id: this.#id,
+      pagerState: this.#paths.pagerState,
       memoryMb: this.#memoryMb,
       slot: this.slot,
       memoryBase: this.memoryBase,
@@ -268,7 +269,7 @@ export class Machine {
 }
 
 export interface Orphan {
-  id: string;
+  pagerState: string;
   memoryMb: number;
   slot: Slot;
   memoryBase: BuildId | null;
@@ -277,9 +278,8 @@ export interface Orphan {
 
 /** Gives a VM whose pager died another one. */
 export async function replacePager(host: Host, keeper: Keeper, orphan: Orphan): Promise<void> {
-  const { id, memoryMb, slot, memoryBase, tracker } = orphan;
+  const { pagerState, memoryMb, slot, memoryBase, tracker } = orphan;
   const parent = memoryBase === null ? null : (await readBuild(host.builds, memoryBase)).memory;
-  const { pagerState } = new SandboxPaths(host.config, id);
   const spec = { uids: slot.uids, memoryMb, tracker, pagerState };
   await host.vmm.replacePager(keeper, parent === null ? spec : { ...spec, memory: chainOf(parent) });
 }

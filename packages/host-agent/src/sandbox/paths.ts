@@ -5,9 +5,15 @@ export class SandboxPaths {
   readonly data: string;
   readonly run: string;
 
-  constructor(roots: { data: string; run: string }, id: string) {
-    this.data = path.join(roots.data, 'sandboxes', id);
-    this.run = path.join(roots.run, 'sandboxes', id);
+  /** `vm`: the name of its VM, if that is not the sandbox's. `folder`: of what is no sandbox yet. */
+  constructor(
+    roots: { data: string; run: string },
+    id: string,
+    vm = id,
+    folder: 'sandboxes' | 'spares' = 'sandboxes',
+  ) {
+    this.data = path.join(roots.data, folder, id);
+    this.run = path.join(roots.run, 'sandboxes', vm);
   }
 
   /** What the host knows of the sandbox besides its head. */
@@ -60,6 +66,15 @@ export function bootFiles(
     kernel: path.join(directory, `vmlinux-${kernel.slice(0, 32)}`),
     initramfs: path.join(directory, `initramfs-${initramfs.slice(0, 32)}`),
   };
+}
+
+/** Of a VM that waits to become a sandbox. */
+export function sparePaths(roots: { data: string; run: string }, id: string): SandboxPaths {
+  return new SandboxPaths(roots, id, id, 'spares');
+}
+
+export function sparesDir(data: string): string {
+  return path.join(data, 'spares');
 }
 
 export function sandboxesDir(root: string): string {

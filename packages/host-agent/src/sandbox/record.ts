@@ -20,6 +20,11 @@ const schema = z.object({
   machineId: z.string().regex(/^[0-9a-f]{32}$/),
   /** Starts of the VM so far: the guest applies an identity once for each. */
   counter: z.number().int().nonnegative(),
+  /** The name of its VM's run folder and control group, if it was a spare's; until its next start. */
+  vm: z
+    .string()
+    .regex(/^[a-z0-9]{1,40}$/)
+    .optional(),
   /** Seconds since 1970. */
   createdAt: z.number().int(),
   lastActiveAt: z.number().int(),
@@ -29,6 +34,11 @@ const schema = z.object({
 });
 
 export type SandboxRecord = z.infer<typeof schema>;
+
+/** The name of its VM on this host. */
+export function vmOf({ id, vm }: SandboxRecord): string {
+  return vm ?? id;
+}
 
 /** Of the head that a pause commits: it says which run of the VM it ended. */
 export function pausedFacts(record: SandboxRecord): Facts {

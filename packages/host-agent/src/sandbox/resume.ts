@@ -65,8 +65,9 @@ async function restore(
   if (build.memory !== null) sandbox.build = await measureBuild(build);
   const paths = new SandboxPaths(host.config, sandbox.id);
   // Until the VM runs, the record keeps what a start that fails or is cut off goes back to.
+  const { vm: _vm, ...known } = sandbox.record;
   const next = {
-    ...sandbox.record,
+    ...known,
     egress,
     counter: Math.max(Date.now(), sandbox.record.counter + 1),
     started: true,

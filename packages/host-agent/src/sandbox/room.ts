@@ -20,8 +20,21 @@ export async function diskRoom(host: Host): Promise<DiskRoom> {
   return { freeBytes: bavail * bsize, reservedBytes: reservedMb * MIB };
 }
 
-/** Throws `exhausted` when what runs, with what is being made or resumed, is more than this host has room for. */
+/**
+ * Throws `exhausted` when what runs, with what is being made or resumed, is more than this host has room for. Spares give
+ * way.
+ */
 export async function checkRoom(host: Host, memoryMb: number): Promise<void> {
+  try {
+    await checkRoomBeside(host, memoryMb);
+  } catch (error) {
+    if (!(await host.spares.drop())) throw error;
+    await checkRoomBeside(host, memoryMb);
+  }
+}
+
+/** The same with the spares that there are. */
+export async function checkRoomBeside(host: Host, memoryMb: number): Promise<void> {
   const { guestMemoryMb } = host.config;
   const promisedMb = promisedMemoryMb(host);
   if (promisedMb > guestMemoryMb) {
@@ -41,12 +54,12 @@ export async function checkRoom(host: Host, memoryMb: number): Promise<void> {
   await checkDiskRoom(host);
 }
 
-/** What the guests of all VMs may use, those being made included. */
+/** What the guests of all VMs may use, spares and those being made included. */
 function promisedMemoryMb(host: Host): number {
   const running = host.registry
     .all()
     .filter(({ state }) => state.status !== 'paused' && state.status !== 'error');
-  return running.reduce((sum, { record }) => sum + record.memoryMb, 0);
+  return running.reduce((sum, { record }) => sum + record.memoryMb, host.spares.memoryMb);
 }
 
 /** What the kernel can give without taking it from somebody, swap included. */

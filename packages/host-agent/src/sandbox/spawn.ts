@@ -13,11 +13,14 @@ import { checkedEgress, OPEN_EGRESS } from '../network/egress.ts';
 import { removeSandboxFiles, type SandboxRecord, writeRecord } from './record.ts';
 import { checkRoom } from './room.ts';
 import { nowSeconds, Sandbox } from './sandbox.ts';
+import type { Spare } from './spare.ts';
 import { type StartFrom, startMachine } from './start.ts';
 import { watch } from './watch.ts';
 
 /** What a sandbox starts from. */
 export interface Origin extends StartFrom {
+  /** One that has started from `build`. */
+  spare?: Spare;
   /** What the sandbox's head names until its first seal, if not `build`. */
   head?: BuildId;
 }
@@ -25,10 +28,10 @@ export interface Origin extends StartFrom {
 /** The host knows the sandbox from now on; what it starts from may still have to be made. */
 export async function spawn(
   host: Host,
-  record: SandboxRecord,
+  wanted: SandboxRecord,
   origin: () => Promise<Origin>,
 ): Promise<Sandbox> {
-  const sandbox = new Sandbox(record, { status: 'pending' });
+  const sandbox = new Sandbox(wanted, { status: 'pending' });
   host.registry.add(sandbox);
   return await sandbox.exclusive('create', async () => {
     const steps = newSteps(host);
@@ -37,7 +40,11 @@ export async function spawn(
     const from = await origin();
     using held = new DisposableStack();
     held.use(from.hold);
-    const { head = from.build.id } = from;
+    const { spare, head = from.build.id } = from;
+    await using unused = new AsyncDisposableStack();
+    unused.use(spare);
+    const record = spare === undefined ? wanted : { ...wanted, vm: spare.id };
+    sandbox.record = record;
     await checkRoom(host, record.memoryMb);
     undo.defer(() => releaseBuild(host.builds, steps, 'create', head).then(() => {}));
     undo.defer(() => removeSandboxFiles(host.config, record.id, steps, 'create:remove-files'));
@@ -45,8 +52,12 @@ export async function spawn(
     undo.defer(() => removeHead(host.builds, steps, 'create', owner));
     await writeRecord(host.config, record, steps, 'create:write-record');
     await commitHead(host.builds, steps, 'create', owner, { build: head, facts: {} });
-    held.move();
-    const machine = await startMachine(host, steps, 'create', record, from);
+    if (spare === undefined) held.move();
+    unused.move();
+    const machine =
+      spare === undefined
+        ? await startMachine(host, steps, 'create', record, from)
+        : await spare.become(steps, record);
     sandbox.state = { status: 'running', machine };
     if (from.build.memory !== null && head === from.build.id) sandbox.build = await measureBuild(from.build);
     sandbox.timings = steps.timings();
@@ -62,12 +73,14 @@ export interface Size {
   diskMb: number;
 }
 
+/** What a caller wants of a new sandbox. */
+export type Wish = Pick<
+  CreateSandboxRequest,
+  'sandboxId' | 'template' | 'vcpus' | 'memoryMb' | 'diskMb' | 'timeoutSec' | 'env' | 'network'
+>;
+
 /** With an identity that no other sandbox has. `counter`: the last that the frozen guest knows. */
-export function newRecord(
-  request: CreateSandboxRequest,
-  { vcpus, memoryMb, diskMb }: Size,
-  counter: number,
-): SandboxRecord {
+export function newRecord(request: Wish, { vcpus, memoryMb, diskMb }: Size, counter: number): SandboxRecord {
   return {
     id: request.sandboxId,
     template: request.template,

@@ -17,7 +17,7 @@ import type { BootOrigin } from './boot.ts';
 import { keepConsole } from './console.ts';
 import { chainOf, endKeeper, Machine } from './machine.ts';
 import { SandboxPaths } from './paths.ts';
-import type { SandboxRecord } from './record.ts';
+import { type SandboxRecord, vmOf } from './record.ts';
 
 /** An emulated guest needs seconds to boot; one that takes longer than this hangs. */
 const INIT_TIMEOUT_MS = 30_000;
@@ -32,22 +32,45 @@ export interface StartFrom {
   keep?: BootOrigin['keep'] | undefined;
 }
 
+/** A VM whose guest nobody has told who it is. Disposing ends it, unless it was handed over. */
+export interface Nameless extends AsyncDisposable {
+  readonly slot: Slot;
+  readonly keeper: Keeper;
+  readonly vm: Vm;
+  readonly boot: BootFiles;
+  /** Aborted when a process ends without which the guest never answers. */
+  readonly lost: AbortSignal;
+  /** Somebody else ends it from now on. */
+  handOver(): void;
+}
+
 /**
- * Starts the VM on `build`: restored if it has memory, else booted. `hold` becomes the machine's, also when this
- * throws; then nothing of the VM is left.
+ * Starts the VM on `build` and gives it its identity. `hold` becomes the machine's, also when this throws; then nothing
+ * of the VM is left.
  */
 export async function startMachine(
   host: Host,
   steps: Steps,
   verb: string,
   record: SandboxRecord,
-  { build, hold, keep }: StartFrom,
+  from: StartFrom,
 ): Promise<Machine> {
+  using held = new DisposableStack();
+  held.use(from.hold);
+  const paths = new SandboxPaths(host.config, record.id, record.vm);
+  const nameless = await startNameless(host, steps, verb, { record, paths, build: from.build });
+  held.move();
+  return await identify(host, steps, verb, record, nameless, from);
+}
+
+/** Starts the VM on `build`: restored if it has memory, else booted. */
+export async function startNameless(
+  host: Host,
+  steps: Steps,
+  verb: string,
+  { record, paths, build }: { record: SandboxRecord; paths: SandboxPaths; build: Build },
+): Promise<Nameless> {
   await using undo = new AsyncDisposableStack();
-  // What holds the builds that it stands on: at first the caller's hold, then the machine.
-  let held: Pick<Machine, 'letGo'> = { letGo: () => hold[Symbol.dispose]() };
-  undo.defer(() => held.letGo());
-  const paths = new SandboxPaths(host.config, record.id);
   const boot =
     build.manifest.machine === null
       ? host.boot
@@ -61,7 +84,7 @@ export async function startMachine(
   undo.defer(() => rm(paths.snapshot, { recursive: true, force: true }));
   undo.defer(() => rm(paths.disk, { recursive: true, force: true }));
   undo.defer(() => rm(paths.run, { recursive: true, force: true }));
-  undo.defer(() => host.cgroups.remove(record.id));
+  undo.defer(() => host.cgroups.remove(vmOf(record)));
   if (started.status === 'fulfilled') undo.defer(() => endKeeper(started.value));
   if (taken.status === 'rejected') throw taken.reason;
   if (started.status === 'rejected') throw started.reason;
@@ -71,8 +94,30 @@ export async function startMachine(
     startVm(host, verb, { record, paths, slot, keeper, boot, build }),
   );
   undo.defer(() => keepConsole(paths, vm));
+  const held = undo.move();
+  return {
+    slot,
+    keeper,
+    vm,
+    boot,
+    lost,
+    handOver: () => void held.move(),
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}
+
+/** From here on it is the sandbox of `record`. Takes both the VM and the hold over, also when it throws. */
+export async function identify(
+  host: Host,
+  steps: Steps,
+  verb: string,
+  record: SandboxRecord,
+  nameless: Nameless,
+  { build, hold, keep }: StartFrom,
+): Promise<Machine> {
+  await using undo = new AsyncDisposableStack();
+  const { slot, keeper, vm, boot, lost } = nameless;
   const guest = host.guests.open(slot.hostAddress, record.accessToken);
-  undo.defer(() => guest.close());
   const machine = new Machine({
     host,
     record,
@@ -87,11 +132,14 @@ export async function startMachine(
     hold,
     isKnown: false,
   });
-  held = machine;
+  undo.defer(() => machine.letGo());
+  undo.use(nameless);
+  undo.defer(() => guest.close());
   await keep?.(steps, machine, lost);
   await steps.run(`${verb}:init`, () => initGuest(host.guests, slot.hostAddress, record, lost));
   await steps.run(`${verb}:open-egress`, () => slot.openEgress());
-  await steps.run(`${verb}:write-machine`, () => machine.begin());
+  await steps.run(`${verb}:write-machine`, () => machine.begin(verb === 'create'));
+  nameless.handOver();
   undo.move();
   return machine;
 }
@@ -160,13 +208,13 @@ async function startKeeper(
   await rm(paths.disk, { recursive: true, force: true });
   await mkdir(paths.disk, { recursive: true, mode: 0o700 });
   // Side by side with the keeper's start, which waits for it before it counts as started.
-  const group = steps.run(`${verb}:make-cgroup`, () => host.cgroups.make(record.id, limitsOf(record)));
+  const group = steps.run(`${verb}:make-cgroup`, () => host.cgroups.make(vmOf(record), limitsOf(record)));
   const [made, started] = await Promise.allSettled([
     group,
     steps.run(`${verb}:start-keeper`, () =>
       host.keepers.start(paths.run, async (pid) => {
         await group;
-        await steps.run(`${verb}:enter-cgroup`, () => host.cgroups.enter(record.id, pid));
+        await steps.run(`${verb}:enter-cgroup`, () => host.cgroups.enter(vmOf(record), pid));
       }),
     ),
   ]);

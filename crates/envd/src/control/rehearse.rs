@@ -1,0 +1,31 @@
+//! `POST /rehearse`: a VM that waits to be somebody practises. The host, and nobody else, may start programs of the image
+//! while the gate is closed and users' processes stand still: what a first command needs is then at hand.
+
+use hyper::{Response, StatusCode};
+use serde::Deserialize;
+
+use crate::agent::Agent;
+use crate::body::{self, Body};
+use crate::http_error::HttpError;
+
+/// Fewer bytes could be guessed.
+const TOKEN_BYTES_MIN: usize = 32;
+
+#[derive(Deserialize)]
+pub struct Rehearse {
+    /// What the host will call with, until the next `/init`, `/prepare` or `/thaw`.
+    token: String,
+}
+
+/// 204, or 409 for a VM that is somebody and serves its users.
+pub async fn rehearse(agent: &Agent, Rehearse { token }: Rehearse) -> Result<Response<Body>, HttpError> {
+    let _transition = agent.transition.lock().await;
+    if token.len() < TOKEN_BYTES_MIN {
+        return Err(HttpError::bad_request("the token is too short"));
+    }
+    if agent.gate.is_open() {
+        return Err(HttpError::new(StatusCode::CONFLICT, "the sandbox is in use"));
+    }
+    agent.gate.rehearse(token);
+    Ok(body::empty(StatusCode::NO_CONTENT))
+}
