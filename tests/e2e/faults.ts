@@ -16,6 +16,9 @@ export const FAULTS = { THAW_FAULT: '' };
 export const NOT_OF_A_SEAL =
   /^(collect|network|watch|create|resume|destroy|delete|import):|^\*:(take-image|make-cgroup|take-slot|set-egress|start-keeper|enter-cgroup|start-vm|init|open-egress|write-machine|remove-head|restore-head)$/;
 
+/** Steps of making a spare and of a create that takes one. */
+export const OF_A_SPARE = /^(spare:|create:(take-spare|go-on)$)/;
+
 /** `kill` is the host agent's end, the others are those of one process beside it. */
 export type How = 'fail' | 'kill' | `kill=${'plane' | 'keeper' | 'vmm' | 'pager' | 'blockstore'}`;
 

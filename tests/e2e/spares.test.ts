@@ -6,6 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import type { Sandbox } from '@thaw/api';
 import { assertNothingStray } from './builds.ts';
+import { allSteps, FAULTS, faultHappened, OF_A_SPARE, setFault } from './faults.ts';
 import { Figures } from './figures.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
@@ -24,6 +25,7 @@ describe('a VM that waits to become a sandbox', () => {
   before(async () => {
     thaw = await startThaw({
       env: {
+        ...FAULTS,
         THAW_SPARES: `minimal/1x${MEMORY_MB}=${SPARES}`,
         THAW_SLOT_POOL: '1',
         THAW_BUILD_GRACE_SEC: '1',
@@ -96,6 +98,25 @@ describe('a VM that waits to become a sandbox', () => {
     assert.ok(!wasSpare(last));
     await assert.rejects(create(), { kind: 'exhausted' });
     await thaw.destroyAll();
+  });
+
+  it('fails at any step without a trace, and the next one does not', async () => {
+    const steps = [...(await allSteps())].filter((step) => OF_A_SPARE.test(step));
+    assert.ok(steps.length >= 4, steps.join());
+    for (const step of steps) {
+      await waiting();
+      await setFault(thaw, step);
+      const [first] = await Promise.allSettled([create()]);
+      assert.equal(first!.status, step.startsWith('create:') ? 'rejected' : 'fulfilled', step);
+      await eventually(async () => assert.ok(await faultHappened(thaw), step), 10_000);
+      await thaw.destroyAll();
+      // Whoever creates the next one has those made that are missing.
+      await thaw.sdk.sandboxes.delete((await create()).id);
+      await waiting();
+      const same = (now: Traces) => isDeepStrictEqual(unnamed(now), unnamed(ready));
+      assert.deepEqual(unnamed(await thaw.settledTraces(same)), unnamed(ready), step);
+      await eventually(() => assertNothingStray(thaw, step));
+    }
   });
 
   it('ends with a host agent that is killed', async () => {

@@ -120,12 +120,23 @@ fn only_the_host_rehearses_and_only_until_there_is_an_identity() {
     let start = [("content-type", "application/connect+json")];
     envd.token = Some(secret.into());
     assert_eq!(envd.ask("POST", "/process.Process/Start", &start, b"").status, 503);
-    assert_eq!(envd.control("/rehearse", &json!({ "token": "short" })).status, 400);
-    assert_eq!(envd.control("/rehearse", &json!({ "token": secret })).status, 204);
+    assert_eq!(
+        envd.control("/rehearse", &json!({ "token": "short", "init": init(1, json!({})) })).status,
+        400
+    );
+    assert_eq!(
+        envd.control(
+            "/rehearse",
+            &json!({ "token": secret, "init": init(1, json!({ "hostname": "nobody" })) })
+        )
+        .status,
+        204
+    );
     assert_eq!(envd.shell("echo practised", &[]).finish().text(), "practised\n");
     for path in ["/envs", "/files?path=/etc/hostname", "/metrics"] {
         assert_eq!(envd.ask("GET", path, &[], b"").status, 503, "{path}");
     }
+    assert_eq!(fs::read_to_string(envd.path("etc/hostname")).unwrap(), "nobody\n");
     assert_eq!(envd.call("List", json!({})).status, 503);
     for wrong in [None, Some("0123456789abcdef0123456789abcdeF"), Some("")] {
         envd.token = wrong.map(Into::into);
@@ -134,7 +145,14 @@ fn only_the_host_rehearses_and_only_until_there_is_an_identity() {
     envd.token = Some(secret.into());
     assert_eq!(envd.control("/init", &init(1, json!({ "accessToken": "its own" }))).status, 204);
     assert_eq!(envd.ask("POST", "/process.Process/Start", &start, b"").status, 401);
-    assert_eq!(envd.control("/rehearse", &json!({ "token": secret })).status, 409);
+    assert_eq!(
+        envd.control(
+            "/rehearse",
+            &json!({ "token": secret, "init": init(1, json!({ "hostname": "nobody" })) })
+        )
+        .status,
+        409
+    );
     assert_eq!(envd.control("/prepare", &json!({})).status, 200);
     assert_eq!(envd.ask("POST", "/process.Process/Start", &start, b"").status, 503, "over with the identity");
 }

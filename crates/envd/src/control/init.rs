@@ -14,7 +14,7 @@ use crate::agent::Agent;
 use crate::body::{self, Body};
 use crate::http_error::HttpError;
 use crate::identity::Identity;
-use crate::kernel;
+use crate::kernel::{self, Timestamp};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -44,36 +44,55 @@ pub async fn init(agent: &Agent, init: Init) -> Result<Response<Body>, HttpError
     if agent.identity().counter.is_some_and(|last| init.counter <= last) {
         return Ok(body::empty(StatusCode::NO_CONTENT));
     }
-    let time = timestamp(&init.timestamp)?;
-    let entropy = BASE64_STANDARD.decode(&init.entropy).ok().and_then(|bytes| bytes.try_into().ok());
-    let entropy = entropy.ok_or_else(|| HttpError::bad_request("entropy is not 64 bytes in base64"))?;
-    if init.hostname.as_deref().is_some_and(|name| !kernel::is_hostname(name)) {
-        return Err(HttpError::bad_request("hostname is not a host name"));
-    }
-    if init.machine_id.as_deref().is_some_and(|id| !kernel::is_machine_id(id)) {
-        return Err(HttpError::bad_request("machineId is not 32 hexadecimal digits"));
-    }
-
+    let told = Told::of(&init)?;
     agent.gate.renew();
-    // A VM that wakes up as itself has its name: nothing is touched that need not be.
-    let before = agent.identity();
-    let hostname = init.hostname.as_deref().filter(|name| before.hostname.as_deref() != Some(name));
-    let machine_id = init.machine_id.as_deref().filter(|id| before.machine_id.as_deref() != Some(id));
-    if !agent.args.dev {
-        let random = agent.random.as_ref().ok_or_else(|| explain("entropy")(ErrorKind::NotFound.into()))?;
-        kernel::add_entropy(random, &entropy).map_err(explain("entropy"))?;
-        kernel::set_clock(time).map_err(explain("clock"))?;
-        if let Some(name) = hostname {
-            rustix::system::sethostname(name.as_bytes()).map_err(|e| explain("hostname")(e.into()))?;
-        }
-    }
-    kernel::write_identity_files(&agent.args.root, hostname, machine_id);
+    take_on(agent, &init, &told)?;
     agent.set_identity(identity(init));
     if let Some(cgroup) = &agent.cgroup {
         cgroup.thaw().map_err(explain("thaw"))?;
     }
     agent.gate.open();
     Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
+/// What of an identity had to be read.
+pub struct Told {
+    time: Timestamp,
+    entropy: [u8; 64],
+}
+
+impl Told {
+    /// 400 for an identity that makes no sense.
+    pub fn of(init: &Init) -> Result<Told, HttpError> {
+        let time = timestamp(&init.timestamp)?;
+        let entropy = BASE64_STANDARD.decode(&init.entropy).ok().and_then(|bytes| bytes.try_into().ok());
+        let entropy = entropy.ok_or_else(|| HttpError::bad_request("entropy is not 64 bytes in base64"))?;
+        if init.hostname.as_deref().is_some_and(|name| !kernel::is_hostname(name)) {
+            return Err(HttpError::bad_request("hostname is not a host name"));
+        }
+        if init.machine_id.as_deref().is_some_and(|id| !kernel::is_machine_id(id)) {
+            return Err(HttpError::bad_request("machineId is not 32 hexadecimal digits"));
+        }
+        Ok(Told { time, entropy })
+    }
+}
+
+/// Tells the kernel and writes the files.
+pub fn take_on(agent: &Agent, init: &Init, Told { time, entropy }: &Told) -> Result<(), HttpError> {
+    // A VM that wakes up as itself has its name: nothing is touched that need not be.
+    let before = agent.identity();
+    let hostname = init.hostname.as_deref().filter(|name| before.hostname.as_deref() != Some(name));
+    let machine_id = init.machine_id.as_deref().filter(|id| before.machine_id.as_deref() != Some(id));
+    if !agent.args.dev {
+        let random = agent.random.as_ref().ok_or_else(|| explain("entropy")(ErrorKind::NotFound.into()))?;
+        kernel::add_entropy(random, entropy).map_err(explain("entropy"))?;
+        kernel::set_clock(*time).map_err(explain("clock"))?;
+        if let Some(name) = hostname {
+            rustix::system::sethostname(name.as_bytes()).map_err(|e| explain("hostname")(e.into()))?;
+        }
+    }
+    kernel::write_identity_files(&agent.args.root, hostname, machine_id);
+    Ok(())
 }
 
 fn identity(init: Init) -> Identity {

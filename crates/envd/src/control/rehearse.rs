@@ -1,9 +1,11 @@
 //! `POST /rehearse`: a VM that waits to be somebody practises. The host, and nobody else, may start programs of the image
-//! while the gate is closed and users' processes stand still: what a first command needs is then at hand.
+//! while the gate is closed and users' processes stand still, and an identity of nobody is written: what a first command
+//! and its `/init` need is then at hand.
 
 use hyper::{Response, StatusCode};
 use serde::Deserialize;
 
+use super::init::{Init, Told, take_on};
 use crate::agent::Agent;
 use crate::body::{self, Body};
 use crate::http_error::HttpError;
@@ -15,10 +17,15 @@ const TOKEN_BYTES_MIN: usize = 32;
 pub struct Rehearse {
     /// What the host will call with, until the next `/init`, `/prepare` or `/thaw`.
     token: String,
+    /// Of nobody: all of it is gone with the next `/init`.
+    init: Init,
 }
 
-/// 204, or 409 for a VM that is somebody and serves its users.
-pub async fn rehearse(agent: &Agent, Rehearse { token }: Rehearse) -> Result<Response<Body>, HttpError> {
+/// 204, 400 for an identity that makes no sense, or 409 for a VM that is somebody and serves its users.
+pub async fn rehearse(
+    agent: &Agent,
+    Rehearse { token, init }: Rehearse,
+) -> Result<Response<Body>, HttpError> {
     let _transition = agent.transition.lock().await;
     if token.len() < TOKEN_BYTES_MIN {
         return Err(HttpError::bad_request("the token is too short"));
@@ -26,6 +33,7 @@ pub async fn rehearse(agent: &Agent, Rehearse { token }: Rehearse) -> Result<Res
     if agent.gate.is_open() {
         return Err(HttpError::new(StatusCode::CONFLICT, "the sandbox is in use"));
     }
+    take_on(agent, &init, &Told::of(&init)?)?;
     agent.gate.rehearse(token);
     Ok(body::empty(StatusCode::NO_CONTENT))
 }

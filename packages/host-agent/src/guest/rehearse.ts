@@ -11,7 +11,16 @@ const PROGRAMS = ['true', 'true', 'echo'];
 /** Its users' processes stand still meanwhile. Throws `timeout`, `agent_error`, or why `signal` was aborted. */
 export async function rehearse(host: string, timeoutMs: number, signal: AbortSignal): Promise<void> {
   const token = randomBytes(24).toString('hex');
-  const answer = await ask(host, '/rehearse', () => ({ token }), timeoutMs, signal);
+  const init = {
+    counter: 0,
+    timestamp: new Date().toISOString(),
+    entropy: randomBytes(64).toString('base64'),
+    sandboxId: 'nobody',
+    templateId: 'nobody',
+    hostname: 'nobody',
+    machineId: randomBytes(16).toString('hex'),
+  };
+  const answer = await ask(host, '/rehearse', () => ({ token, init }), timeoutMs, signal);
   if (answer.status !== 204)
     throw new ThawError('agent_error', 'the guest does not rehearse', { cause: answer });
   const guest = new Guest(host, token);
