@@ -132,6 +132,8 @@ async function listen(host: Host): Promise<http.Server> {
   );
   // Streams last as long as what they stream.
   server.requestTimeout = 0;
+  // A call must not meet a connection that is just being closed for idling.
+  server.keepAliveTimeout = 0;
   await rm(socket, { force: true });
   server.listen(socket);
   await once(server, 'listening');
