@@ -31,12 +31,13 @@ export class GuestState {
   static async restored(vm: FakeVm): Promise<GuestState> {
     const state = new GuestState(vm);
     const [identity, memory, disk] = await Promise.all([
-      readBlock<GuestIdentity & { frozen: boolean }>(vm.memory.pages.read(IDENTITY_AT)),
+      readBlock<Partial<GuestIdentity> & { frozen: boolean }>(vm.memory.pages.read(IDENTITY_AT)),
       readBlock<number>(vm.memory.pages.read(CONTENT_AT)),
       readBlock<number>(vm.disk.read(CONTENT_AT)),
     ]);
     if (memory !== disk) throw new Error(`memory has ${memory}, disk ${disk}`);
-    state.identity = identity;
+    // A boot that was kept is nobody yet.
+    state.identity = identity?.counter === undefined ? undefined : (identity as GuestIdentity);
     state.frozen = identity?.frozen ?? false;
     state.content = memory ?? 0;
     return state;

@@ -13,7 +13,7 @@ import { readConfig as readPlaneConfig } from '../../packages/control-plane/src/
 import { hostOver } from '../../packages/control-plane/src/host/agent.ts';
 import { type ControlPlane, startControlPlane } from '../../packages/control-plane/src/start.ts';
 import { collectBuilds } from '../../packages/host-agent/src/build/collect.ts';
-import { readHead } from '../../packages/host-agent/src/build/head.ts';
+import { listHeads, readHead } from '../../packages/host-agent/src/build/head.ts';
 import { readConfig } from '../../packages/host-agent/src/config.ts';
 import type { Host } from '../../packages/host-agent/src/host.ts';
 import { Cgroups } from '../../packages/host-agent/src/os/cgroup/cgroups.ts';
@@ -230,6 +230,8 @@ export class World implements Disposable {
       if (id !== 'minimal') left.push(`template ${id}`);
       base.add((await readHead(host.builds, owner))!.build);
     }
+    for (const { head } of await listHeads(host.builds, 'boot'))
+      if (!(head instanceof Error)) base.add(head.build);
     for (const name of await readdir(host.builds.paths.builds))
       if (!base.has(name)) left.push(`build ${name}`);
     for (const root of ['data', 'run']) {
