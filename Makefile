@@ -1,7 +1,7 @@
 # make demo: the main job on a real VM.   make test: everything.   Both set up what is missing.
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: release demo test test-vmm check sim bench vectors setup generate crash soak
+.PHONY: release demo test test-vmm check sim bench vectors setup generate crash soak cycles
 
 setup:
 	@sh scripts/setup.sh
@@ -24,6 +24,11 @@ crash:
 soak:
 	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" THAW_SOAK=full THAW_RESULTS=$(CURDIR)/docs/results/soak.md \
 		node --test --test-force-exit tests/e2e/soak.test.ts
+
+# 500 pauses, resumes and forks of one sandbox that is at work.
+cycles:
+	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" THAW_CYCLES=500 THAW_RESULTS=$(CURDIR)/docs/results/cycles.md \
+		node --test --test-force-exit tests/e2e/cycles.test.ts
 
 bench:
 	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" node bench/main.ts

@@ -19,6 +19,7 @@ export const modules = [
   'net_failover',
   'virtio_net',
   'virtio-rng',
+  'virtio_balloon',
 ] as const;
 
 export interface ImageRecipe {

@@ -32,25 +32,42 @@ export class Checksummer {
   readonly #seed: string;
   readonly #memory: Buffer;
   readonly #disk: Buffer;
-  #steps = 0;
+  #steps: number;
 
-  private constructor(thaw: TestThaw, id: string, { seed, pages, blocks }: ChecksummerOptions) {
+  private constructor(
+    thaw: TestThaw,
+    id: string,
+    seed: string,
+    { memory, disk, steps }: { memory: Buffer; disk: Buffer; steps: number },
+  ) {
     this.#thaw = thaw;
     this.#id = id;
     this.#seed = seed;
-    this.#memory = this.#fill('memory', pages);
-    this.#disk = this.#fill('disk', blocks);
+    this.#memory = memory;
+    this.#disk = disk;
+    this.#steps = steps;
   }
 
   /** Starts it in a sandbox that has python3; it changes nothing before `go`. */
   static async start(thaw: TestThaw, id: string, options: ChecksummerOptions): Promise<Checksummer> {
-    const judge = new Checksummer(thaw, id, options);
+    const { seed, pages, blocks } = options;
+    const regions = { memory: fill(seed, 'memory', pages), disk: fill(seed, 'disk', blocks) };
+    const judge = new Checksummer(thaw, id, seed, { ...regions, steps: 0 });
     const program = await readFile(path.join(import.meta.dirname, 'guest/checksummer.py'));
     await thaw.sdk.sandboxes.writeFile(id, '/root/checksummer.py', program);
     const args = [options.seed, options.pages, options.blocks, FILE, IN, OUT].join(' ');
     await thaw.sh(id, `setsid python3 /root/checksummer.py ${args} < /dev/null > /root/said 2>&1 &`);
     await eventually(() => thaw.sh(id, `cat /root/said >&2; test -p ${OUT}`), 120_000);
     return judge;
+  }
+
+  /** Of a fork of the sandbox, in which the program goes on by itself. */
+  inFork(id: string): Checksummer {
+    return new Checksummer(this.#thaw, id, this.#seed, {
+      memory: Buffer.from(this.#memory),
+      disk: Buffer.from(this.#disk),
+      steps: this.#steps,
+    });
   }
 
   async go(): Promise<void> {
@@ -77,15 +94,8 @@ export class Checksummer {
     return steps;
   }
 
-  #stream(label: string, outputLength: number): Buffer {
-    return createHash('shake128', { outputLength }).update(`${this.#seed}/${label}`).digest();
-  }
-
-  #fill(region: string, count: number): Buffer {
-    const pages = Array.from({ length: count }, (_, i) =>
-      i % 4 === 3 ? Buffer.alloc(PAGE) : this.#stream(`fill/${region}/${i}`, PAGE),
-    );
-    return Buffer.concat(pages);
+  #stream(label: string, bytes: number): Buffer {
+    return stream(this.#seed, label, bytes);
   }
 
   #step(number: number): void {
@@ -113,6 +123,17 @@ export class Checksummer {
     }
     return Buffer.concat(sums);
   }
+}
+
+function stream(seed: string, label: string, outputLength: number): Buffer {
+  return createHash('shake128', { outputLength }).update(`${seed}/${label}`).digest();
+}
+
+function fill(seed: string, region: string, count: number): Buffer {
+  const pages = Array.from({ length: count }, (_, i) =>
+    i % 4 === 3 ? Buffer.alloc(PAGE) : stream(seed, `fill/${region}/${i}`, PAGE),
+  );
+  return Buffer.concat(pages);
 }
 
 function differences(found: Buffer, expected: Buffer): number[] {

@@ -67,6 +67,8 @@ export function argv(guest: Guest): string[] {
     // status: else the guest may hold its first packets back for up to a second.
     ['-device', `virtio-net-device,id=net0,netdev=net,mac=${GUEST_MAC},status=off`],
     ['-device', 'virtio-rng-device,id=rng0'],
+    // Nothing inflates it: it is there so that the guest gives back what it has freed.
+    ['-device', 'virtio-balloon-device,id=balloon0,free-page-reporting=on'],
     ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
   ];
   if (guest.incoming) flags.push(['-incoming', 'defer']);
