@@ -9,13 +9,17 @@ import { type Figure, figure } from './figure.ts';
 import { fullDump } from './full-dump.ts';
 
 const TEMPLATE = 'bench';
-const BARS = { bootMs: 2500, resumeMs: 350, frozenMs: 100, forkFrozenMs: 40 };
+const BARS = { bootMs: 2500, createMs: 300, spareMs: 60, resumeMs: 250, frozenMs: 100, forkFrozenMs: 40 };
+/** Of a size that no spare has. */
+const OTHER_SIZE = { memory_mb: 520 } as const;
 const FORKS = 3;
 const MIB = 2 ** 20;
 const run = promisify(execFile);
 
 interface Measured {
   boot: number[];
+  create: number[];
+  spare: number[];
   resume: number[];
   resumeCall: number[];
   spawn: number[];
@@ -33,6 +37,10 @@ interface Measured {
 
 export interface LifecycleOptions {
   thaw: Thaw;
+  /** One that boots at each create. */
+  booting: Thaw;
+  /** Resolves when a sandbox of the default size will be a spare's. */
+  spareReady: () => Promise<void>;
   rounds: number;
   /** For files of the alternatives; on the disk of Thaw's data. */
   scratch: string;
@@ -45,6 +53,8 @@ export async function lifecycle(options: LifecycleOptions): Promise<Figure[]> {
   const { thaw, rounds, progress } = options;
   const measured: Measured = {
     boot: [],
+    create: [],
+    spare: [],
     resume: [],
     resumeCall: [],
     spawn: [],
@@ -58,7 +68,7 @@ export async function lifecycle(options: LifecycleOptions): Promise<Figure[]> {
     dumpBytes: [],
     copy: [],
   };
-  const source = await thaw.sandboxes.create();
+  const source = await thaw.sandboxes.create(OTHER_SIZE);
   await answer(thaw, source);
   await thaw.snapshots.create(source.id, { name: TEMPLATE });
   await thaw.sandboxes.delete(source.id);
@@ -70,10 +80,20 @@ export async function lifecycle(options: LifecycleOptions): Promise<Figure[]> {
   return figures(measured);
 }
 
-async function oneRound({ thaw, scratch, image }: LifecycleOptions, measured: Measured): Promise<void> {
-  const boot = await timed(async () => firstAnswer(thaw, await thaw.sandboxes.create()));
+async function oneRound(options: LifecycleOptions, measured: Measured): Promise<void> {
+  const { thaw, booting, spareReady, scratch, image } = options;
+  const boot = await timed(async () => firstAnswer(booting, await booting.sandboxes.create(OTHER_SIZE)));
   measured.boot.push(boot.ms);
-  const { id } = boot.result;
+  await booting.sandboxes.delete(boot.result.id);
+  await spareReady();
+  const spare = await timed(async () => firstAnswer(thaw, await thaw.sandboxes.create()));
+  measured.spare.push(spare.ms);
+  await thaw.sandboxes.delete(spare.result.id);
+  // Else the next one is made while others are measured.
+  await spareReady();
+  const create = await timed(async () => firstAnswer(thaw, await thaw.sandboxes.create(OTHER_SIZE)));
+  measured.create.push(create.ms);
+  const { id } = create.result;
   await dump(thaw, id, scratch, measured);
   // The first pause stores what the boot wrote; those after it what has changed since.
   await thaw.sandboxes.pause(id);
@@ -133,10 +153,22 @@ async function copyWhole(from: string, to: string): Promise<void> {
 }
 
 function figures(measured: Measured): Figure[] {
-  const { boot, resume, resumeCall, spawn, forks, forkFrozen } = measured;
+  const { boot, create, spare, resume, resumeCall, spawn, forks, forkFrozen } = measured;
   const { pauseCall, frozen, stored, rotate, dumpMs, dumpBytes, copy } = measured;
   return [
     figure('boot to first answer', { unit: 'ms', values: boot, bar: BARS.bootMs }),
+    figure('create from a base template to first answer (or boot)', {
+      unit: 'ms',
+      values: create,
+      baseline: boot,
+      bar: BARS.createMs,
+    }),
+    figure('create that takes a spare to first answer (or boot)', {
+      unit: 'ms',
+      values: spare,
+      baseline: boot,
+      bar: BARS.spareMs,
+    }),
     figure('resume to first answer (or boot)', {
       unit: 'ms',
       values: resume,

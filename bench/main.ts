@@ -5,12 +5,14 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Thaw } from '@thaw/sdk';
 import { ThrowawayThaw } from '../scripts/throwaway/thaw.ts';
 import { api } from './api.ts';
 import { faults } from './fault.ts';
 import { type Figure, table } from './figure.ts';
+import { frozen } from './frozen.ts';
 import { lifecycle } from './lifecycle.ts';
 
 const OUT = path.join(import.meta.dirname, 'out');
@@ -21,16 +23,21 @@ async function main(version: string, rounds: number, signal: AbortSignal): Promi
   {
     await using undo = new AsyncDisposableStack();
     progress('starting Thaw');
-    const own = undo.use(await ThrowawayThaw.start({ version, signal }));
+    const own = undo.use(await ThrowawayThaw.start({ version, signal, env: { THAW_SPARES: 'minimal=1' } }));
+    const cold = undo.use(await ThrowawayThaw.start({ version, signal, env: { THAW_KEPT_BOOTS: '0' } }));
     const scratch = await mkdtemp('/var/tmp/thawd-bench-');
     undo.defer(() => rm(scratch, { recursive: true, force: true }));
     const stoppable: typeof fetch = (url, init) => fetch(url, { ...init, signal });
     const thaw = new Thaw({ url: own.url, key: own.key, fetch: stoppable });
+    const booting = new Thaw({ url: cold.url, key: cold.key, fetch: stoppable });
+    const spareReady = () => untilSpare(own, stoppable);
     const image = path.join(version, 'guest/minimal.ext4');
-    figures.push(...(await lifecycle({ thaw, rounds, scratch, image, progress })));
+    figures.push(...(await lifecycle({ thaw, booting, spareReady, rounds, scratch, image, progress })));
+    figures.push(...(await frozen(thaw, { rounds, scratch, progress })));
     figures.push(...(await faults(thaw, Math.max(2, rounds - 2), progress)));
     figures.push(...(await api({ thaw, url: own.url, key: own.key, data: own.data, progress })));
     await own.stop();
+    await cold.stop();
   }
   await mkdir(OUT, { recursive: true });
   await writeFile(path.join(OUT, 'bench.json'), `${JSON.stringify(figures, null, 2)}\n`);
@@ -39,6 +46,15 @@ async function main(version: string, rounds: number, signal: AbortSignal): Promi
   console.log(table(figures));
   const missed = figures.filter(({ ok }) => !ok);
   if (missed.length > 0) console.log(`\nmissed: ${missed.map(({ name }) => name).join('; ')}`);
+}
+
+/** Until a VM waits to become a sandbox. */
+async function untilSpare({ url, key }: ThrowawayThaw, get: typeof fetch): Promise<void> {
+  for (;;) {
+    const figures = await (await get(`${url}/metrics`, { headers: { 'X-API-Key': key } })).text();
+    if (figures.includes('thaw_spares{state="ready"} 1')) return;
+    await sleep(200);
+  }
 }
 
 const { values } = parseArgs({ options: { rounds: { type: 'string', default: '5' } } });
