@@ -23,6 +23,7 @@ import {
   storedBytes,
   type WholeFile,
 } from '@thaw/snapshot';
+import { all } from '../os/all.ts';
 import type { Steps } from '../os/step.ts';
 import type { OpenBuild } from './begin.ts';
 import { type Build, imageOf, sourcesOf } from './build.ts';
@@ -162,12 +163,4 @@ async function parentHeader(store: BuildStore, parent: BuildId, kind: ImageKind)
 
 function wholeFile(bytes: Uint8Array): WholeFile {
   return { size_bytes: bytes.length, sha256: hash('sha256', bytes) };
-}
-
-/** Waits for all, also when one fails: nothing touches the folder after its scope has removed it. */
-async function all<T extends readonly unknown[]>(
-  work: readonly [...{ [K in keyof T]: Promise<T[K]> }],
-): Promise<T> {
-  await Promise.allSettled(work);
-  return (await Promise.all(work)) as unknown as T;
 }

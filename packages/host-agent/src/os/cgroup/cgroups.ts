@@ -5,6 +5,7 @@
 import { constants, mkdir, readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { all } from '../all.ts';
 import { CONTROLLERS, type Controller, readLayout, type Tree } from './layout.ts';
 import { type Limits, settings } from './limits.ts';
 import {
@@ -82,25 +83,14 @@ export class Cgroups implements AsyncDisposable {
   async make(id: string, limits: Limits): Promise<void> {
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.remove(id));
-    for (const tree of this.#trees) {
-      // Another instance may have taken this one's empty group for a dead one's.
-      await prepare(tree, tree.folder, this.#folders, {});
-      const group = sandboxGroup(tree.folder, id);
-      await this.#folders.make(group);
-      for (const controller of tree.controllers) {
-        for (const { name, value, optional } of settings(tree.version, controller, limits)) {
-          await write(setting(group, name), value).catch((error: NodeJS.ErrnoException) => {
-            if (!(optional && error.code === 'ENOENT')) throw error;
-          });
-        }
-      }
-    }
+    await all(this.#trees.map((tree) => this.#makeIn(tree, id, limits)));
     undo.move();
   }
 
   /** Moves a process in; what it starts from then on is in too. */
   async enter(id: string, pid: number): Promise<void> {
-    for (const tree of this.#trees) await write(members(sandboxGroup(tree.folder, id)), String(pid));
+    // Each waits for the kernel to notice everywhere.
+    await all(this.#trees.map((tree) => write(members(sandboxGroup(tree.folder, id)), String(pid))));
   }
 
   /** Removes a sandbox's group, whose processes have ended. A missing one is no error. */
@@ -127,6 +117,20 @@ export class Cgroups implements AsyncDisposable {
   /** Removes the instance's own groups where no sandbox is left in them. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const tree of this.#trees) await this.#folders.remove(tree.folder).catch(() => {});
+  }
+
+  async #makeIn(tree: Tree & { folder: string }, id: string, limits: Limits): Promise<void> {
+    // Another instance may have taken this one's empty group for a dead one's.
+    await prepare(tree, tree.folder, this.#folders, {});
+    const group = sandboxGroup(tree.folder, id);
+    await this.#folders.make(group);
+    for (const controller of tree.controllers) {
+      for (const { name, value, optional } of settings(tree.version, controller, limits)) {
+        await write(setting(group, name), value).catch((error: NodeJS.ErrnoException) => {
+          if (!(optional && error.code === 'ENOENT')) throw error;
+        });
+      }
+    }
   }
 
   /** Busy for a moment after the last process was reaped. */

@@ -50,9 +50,6 @@ export function argv(guest: Guest): string[] {
     ['-m', `${guest.memoryMb}M`],
     // Shared, so that a migration leaves the memory out; the preload library makes the mapping private.
     ['-object', `memory-backend-file,id=ram,size=${guest.memoryMb}M,mem-path=${JAIL.memory},share=on`],
-    ['-kernel', JAIL.kernel],
-    ['-initrd', JAIL.initramfs],
-    ['-append', kernelCmdline(guest).join(' ')],
     ['-chardev', 'stdio,id=console,signal=off'],
     ['-serial', 'chardev:console'],
     ['-chardev', `socket,id=monitor,fd=${FD.monitor},server=on,wait=off`],
@@ -71,7 +68,14 @@ export function argv(guest: Guest): string[] {
     ['-device', 'virtio-balloon-device,id=balloon0,free-page-reporting=on'],
     ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
   ];
+  // A restored guest has its kernel: QEMU would read all of that file once more for nothing.
   if (guest.incoming) flags.push(['-incoming', 'defer']);
+  else
+    flags.push(
+      ['-kernel', JAIL.kernel],
+      ['-initrd', JAIL.initramfs],
+      ['-append', kernelCmdline(guest).join(' ')],
+    );
   return [guest.program, ...flags.flat()];
 }
 

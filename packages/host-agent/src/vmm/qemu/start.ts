@@ -84,13 +84,16 @@ function monitorSocket(keeper: Keeper): string {
 }
 
 function buildJail(binaries: Binaries, info: VmmInfo, spec: BootSpec | RestoreSpec): Promise<void> {
+  const boot =
+    spec.kind === 'restore'
+      ? []
+      : [
+          { source: spec.kernel, target: JAIL.kernel, ro: true },
+          { source: spec.initramfs, target: JAIL.initramfs, ro: true },
+        ];
   return spec.keeper.jail({
     uid: spec.uids.vmm,
-    binds: [
-      { source: spec.kernel, target: JAIL.kernel, ro: true },
-      { source: spec.initramfs, target: JAIL.initramfs, ro: true },
-      { source: binaries.preload, target: JAIL.preload, ro: true },
-    ],
+    binds: [...boot, { source: binaries.preload, target: JAIL.preload, ro: true }],
     dirs: [JAIL.memoryDir],
     devices: ['null', 'urandom', 'net/tun', ...(info.accelerator === 'kvm' ? (['kvm'] as const) : [])],
   });
