@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Sandbox } from '@thaw/api';
 import { assertNothingStray } from './builds.ts';
@@ -22,16 +23,16 @@ const IDENTITY =
 describe('a VM that waits to become a sandbox', () => {
   let thaw: TestThaw;
   let ready: Traces;
+  const env = {
+    ...FAULTS,
+    THAW_SPARES: `minimal/1x${MEMORY_MB}=${SPARES}`,
+    THAW_SLOT_POOL: '1',
+    THAW_BUILD_GRACE_SEC: '1',
+    THAW_RECONCILE_MS: '300',
+    THAW_MEMORY_MB: String(4 * MEMORY_MB),
+  };
   before(async () => {
-    thaw = await startThaw({
-      env: {
-        ...FAULTS,
-        THAW_SPARES: `minimal/1x${MEMORY_MB}=${SPARES}`,
-        THAW_SLOT_POOL: '1',
-        THAW_BUILD_GRACE_SEC: '1',
-        THAW_MEMORY_MB: String(4 * MEMORY_MB),
-      },
-    });
+    thaw = await startThaw({ env });
     await waiting();
     ready = await thaw.traces();
   });
@@ -72,7 +73,7 @@ describe('a VM that waits to become a sandbox', () => {
     await thaw.destroyAll();
   });
 
-  it('is paused, resumed, forked and taken over by the next host agent like any other', async () => {
+  it('is paused, resumed and taken over by the next host agent like any other', async () => {
     await waiting();
     const made = await create();
     assert.ok(wasSpare(made));
@@ -119,6 +120,37 @@ describe('a VM that waits to become a sandbox', () => {
     }
   });
 
+  it('of a snapshot keeps its processes as they were frozen until it is somebody', async () => {
+    const source = await create();
+    await thaw.sh(
+      source.id,
+      '(n=0; while sleep 0.1; do n=$((n+1)); echo $n > /dev/shm/count; done) > /dev/null 2>&1 &',
+    );
+    const count = async (id: string) => Number(await thaw.sh(id, 'cat /dev/shm/count'));
+    await eventually(async () => assert.ok((await count(source.id)) > 3));
+    const { id } = await thaw.sdk.snapshots.create(source.id, { name: 'counting' });
+    const frozen = await count(source.id);
+    await thaw.destroyAll();
+    env.THAW_SPARES = `${id}=1`;
+    await thaw.restart();
+    await waiting(1);
+    await sleep(3000);
+    const made = await thaw.sdk.sandboxes.create({ template: 'counting' });
+    assert.ok(wasSpare(made));
+    const now = await count(made.id);
+    assert.ok(now < frozen + 15, `${frozen} became ${now} while nobody was there`);
+    await eventually(async () => assert.ok((await count(made.id)) > now));
+    // One of a template that was replaced is of no use.
+    await thaw.sh(made.id, 'echo new > /dev/shm/new');
+    await thaw.sdk.snapshots.create(made.id, { name: 'counting', overwrite: true });
+    const after = await thaw.sdk.sandboxes.create({ template: 'counting' });
+    assert.equal(await thaw.sh(after.id, 'cat /dev/shm/new'), 'new\n');
+    await thaw.destroyAll();
+    env.THAW_SPARES = `minimal/1x${MEMORY_MB}=${SPARES}`;
+    await thaw.restart();
+    await thaw.sdk.snapshots.delete('counting');
+  });
+
   it('ends with a host agent that is killed', async () => {
     await thaw.restart();
     await waiting();
@@ -128,6 +160,17 @@ describe('a VM that waits to become a sandbox', () => {
     const same = (now: Traces) => isDeepStrictEqual(unnamed(now), unnamed(ready));
     assert.deepEqual(unnamed(await thaw.settledTraces(same)), unnamed(ready));
     assert.equal((await readdir(path.join(thaw.data, 'spares'))).length, SPARES);
+    for (const step of ['create:take-spare', 'create:go-on']) {
+      await setFault(thaw, step, 'kill');
+      await assert.rejects(create(), { kind: 'unavailable' }, step);
+      assert.ok(await faultHappened(thaw), step);
+      await waiting();
+      await eventually(async () => {
+        assert.deepEqual(await Array.fromAsync(thaw.sdk.sandboxes.list()), [], step);
+        assert.deepEqual(unnamed(await thaw.settledTraces(same)), unnamed(ready), step);
+        await assertNothingStray(thaw, step);
+      }, 30_000);
+    }
   });
 });
 
