@@ -17,7 +17,7 @@ const SLOTS = 2;
 const seed = process.env.THAW_TEST_SEED ?? randomBytes(4).toString('hex');
 
 for (const { tracker, rounds } of [
-  { tracker: 'auto', rounds: 20 },
+  { tracker: 'auto', rounds: 12 },
   { tracker: 'compare', rounds: 6 },
 ]) {
   describe(`pauses and resumes with the tracker ${tracker}`, () => {
