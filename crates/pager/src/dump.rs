@@ -92,7 +92,7 @@ fn take_written(session: &Session, vmm: &Vmm) -> io::Result<()> {
     let dirty = session.state.uncommitted();
     let pagemap = vmm.pagemap(session.peer_uid)?;
     for region in regions.iter() {
-        pagemap.take_written(region.addresses(), |addresses| {
+        pagemap.take_written(region.addresses(), session.mode == Mode::Mapped, |addresses| {
             regions.pages(addresses).for_each(|pages| dirty.insert(pages));
         })?;
     }
@@ -105,6 +105,9 @@ pub fn present(session: &Session, vmm: &Vmm, real: PageSet<'_>, zero: PageSet<'_
     let pagemap = vmm.pagemap(session.peer_uid)?;
     for region in regions.iter() {
         let each = |found: crate::pagemap::Found| {
+            if session.is_builds(&found) {
+                return;
+            }
             let set = if found.zero { zero } else { real };
             regions.pages(found.addresses).for_each(|pages| set.insert(pages));
         };

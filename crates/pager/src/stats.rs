@@ -7,7 +7,7 @@ use thaw_control::ControlError;
 use thaw_snapshot::format_build_id;
 
 use crate::page_set::PAGE_BYTES;
-use crate::session::{Session, Tracker, lock};
+use crate::session::{Mode, Session, Tracker, lock};
 
 pub fn stats(session: &Session) -> Result<Value, ControlError> {
     session.settle();
@@ -28,18 +28,19 @@ pub fn stats(session: &Session) -> Result<Value, ControlError> {
         "removed_pages": session.state.removed().count(),
         "read_frozen_bytes": count(&counters.read_frozen_bytes),
         "tracker": session.tracker().name(),
+        "backend": if session.mode == Mode::Mapped { "mapped" } else { "uffd" },
         "resident_bytes": resident_bytes(session)?,
     }))
 }
 
-/// Bytes of the VM's memory that are present or swapped out; 0 before the handshake and after the VMM's end.
+/// Bytes of the VM's memory that are present or swapped out, and its own; 0 before the handshake and after the VMM's end.
 fn resident_bytes(session: &Session) -> Result<u64, ControlError> {
     let Ok(vmm) = session.running_vmm() else { return Ok(0) };
     let Ok(pagemap) = vmm.pagemap(session.peer_uid) else { return Ok(0) };
     let mut bytes = 0;
     for region in vmm.regions().iter() {
         let each = |found: crate::pagemap::Found| {
-            if !found.zero {
+            if !found.zero && !session.is_builds(&found) {
                 bytes += found.addresses.end - found.addresses.start;
             }
         };

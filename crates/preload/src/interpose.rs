@@ -55,6 +55,11 @@ pub unsafe extern "C" fn madvise(address: *mut c_void, length: size_t, advice: c
     if unwanted && guest_memory::overlaps(address as usize, length) {
         return 0;
     }
+    if guest_memory::overlaps(address as usize, length) && guest_memory::must_stay(advice) {
+        // SAFETY: errno is this thread's own.
+        unsafe { *libc::__errno_location() = libc::EINVAL };
+        return -1;
+    }
     static REAL: OnceLock<Madvise> = OnceLock::new();
     // SAFETY: madvise has this signature.
     let real = REAL.get_or_init(|| unsafe { std::mem::transmute::<*mut c_void, Madvise>(next(c"madvise")) });

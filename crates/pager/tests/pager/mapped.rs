@@ -1,0 +1,76 @@
+//! Memory that is a build's files, mapped by the VMM: what the guest only reads is nobody's, what it writes is its own.
+
+use serde_json::json;
+
+use crate::support::world::World;
+
+const PAGE: u64 = 4096;
+
+/// Sealed with pages 0..64 written, and restored from that.
+fn restored(tracker: &'static str) -> World {
+    let mut world = World::boot_mapped(tracker, &[100, 28]);
+    (0..64).for_each(|at| world.write(at, at as u64));
+    let dumped = world.dump();
+    world.commit(dumped);
+    world.restore();
+    world
+}
+
+#[test]
+fn only_what_was_written_is_stored() {
+    for tracker in ["scan", "compare"] {
+        let mut world = restored(tracker);
+        (0..64).for_each(|at| world.vmm.tell(&format!("touch {at}")));
+        assert_eq!(world.pager.stats()["backend"], json!("mapped"));
+        assert_eq!(world.pager.stats()["resident_bytes"], json!(0), "what was only read is not its own");
+        let dumped = world.dump();
+        assert_eq!((&dumped.result["stored_bytes"], &dumped.result["zero_bytes"]), (&json!(0), &json!(0)));
+        world.abort();
+
+        world.write(3, 1000);
+        world.write(90, 1001);
+        world.poke(40, 7, 7);
+        world.zero(5);
+        world.zero(91);
+        let dumped = world.dump();
+        assert_eq!(dumped.result["stored_bytes"], json!(3 * PAGE), "{tracker}");
+        assert_eq!(dumped.result["zero_bytes"], json!(PAGE), "{tracker}");
+        world.abort();
+        // Still part of the next one.
+        let dumped = world.dump();
+        assert_eq!(dumped.result["stored_bytes"], json!(3 * PAGE), "{tracker}");
+        world.commit(dumped);
+
+        // What is its own stays so; stored is what changed since.
+        world.write(3, 2000);
+        world.write(10, 2001);
+        let dumped = world.dump();
+        assert_eq!(dumped.result["stored_bytes"], json!(2 * PAGE), "{tracker}");
+        world.commit(dumped);
+        let dumped = world.dump();
+        assert_eq!(dumped.result["stored_bytes"], json!(0), "{tracker}");
+        world.commit(dumped);
+        world.check();
+        world.restore();
+        world.check();
+        world.pager.close();
+    }
+}
+
+#[test]
+fn a_later_seal_reads_only_what_changed_since() {
+    let mut world = restored("scan");
+    (0..64).for_each(|at| world.write(at, 500 + at as u64));
+    let dumped = world.dump();
+    assert_eq!(dumped.result["read_bytes"], json!(64 * PAGE));
+    world.commit(dumped);
+    world.write(7, 7000);
+    assert_eq!(world.dump().result["read_bytes"], json!(PAGE));
+}
+
+#[test]
+fn the_end_of_the_vmm_is_noticed() {
+    let mut world = restored("compare");
+    world.vmm.child.kill().unwrap();
+    world.pager.event("gone");
+}
