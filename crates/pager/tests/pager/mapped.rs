@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::pager::borrow;
 use crate::support::world::World;
 
 const PAGE: u64 = 4096;
@@ -73,4 +74,26 @@ fn the_end_of_the_vmm_is_noticed() {
     let mut world = restored("compare");
     world.vmm.child.kill().unwrap();
     world.pager.event("gone");
+}
+
+/// For the next start, which is served.
+#[test]
+fn the_working_set_is_what_was_touched() {
+    for tracker in ["scan", "compare"] {
+        let mut world = restored(tracker);
+        for at in [2, 40] {
+            world.vmm.tell(&format!("touch {at}"));
+        }
+        world.write(90, 1);
+        world.pager.ask(json!({"op": "workset"}), &[]).unwrap();
+        world.vmm.tell("touch 60");
+        let file = world.dir.create("workset");
+        world.pager.ask(json!({"op": "workset", "file": 0}), &borrow(&[file])).unwrap();
+        let bytes = std::fs::read(world.dir.path.join("workset")).unwrap();
+        let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        let recorded: Vec<u64> = words.chunks(2).flat_map(|run| run[0]..run[0] + run[1]).collect();
+        assert!([2, 40, 90].iter().all(|page| recorded.contains(page)), "{recorded:?}");
+        // Without write marks the kernel maps neighbours too.
+        assert!(tracker == "compare" || recorded == [2, 40, 90], "{recorded:?}");
+    }
 }
