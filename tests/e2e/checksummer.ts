@@ -30,8 +30,8 @@ export class Checksummer {
   readonly #thaw: TestThaw;
   readonly #id: string;
   readonly #seed: string;
-  readonly #memory: Buffer;
-  readonly #disk: Buffer;
+  #memory: Buffer;
+  #disk: Buffer;
   #steps = 0;
 
   private constructor(thaw: TestThaw, id: string, { seed, pages, blocks }: ChecksummerOptions) {
@@ -51,6 +51,16 @@ export class Checksummer {
     await thaw.sh(id, `setsid python3 /root/checksummer.py ${args} < /dev/null > /root/said 2>&1 &`);
     await eventually(() => thaw.sh(id, `cat /root/said >&2; test -p ${OUT}`), 120_000);
     return judge;
+  }
+
+  /** Of a sandbox that goes on from where this one is halted. */
+  heir(id: string): Checksummer {
+    const seed = this.#seed;
+    const heir = new Checksummer(this.#thaw, id, { seed, pages: 0, blocks: 0 });
+    heir.#memory = Buffer.from(this.#memory);
+    heir.#disk = Buffer.from(this.#disk);
+    heir.#steps = this.#steps;
+    return heir;
   }
 
   async go(): Promise<void> {
