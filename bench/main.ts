@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 import { Thaw } from '@thaw/sdk';
 import { ThrowawayThaw } from '../scripts/throwaway/thaw.ts';
 import { api } from './api.ts';
+import { clones } from './clones.ts';
 import { faults } from './fault.ts';
 import { type Figure, table } from './figure.ts';
 import { lifecycle } from './lifecycle.ts';
@@ -32,6 +33,7 @@ async function main(version: string, rounds: number, signal: AbortSignal): Promi
     figures.push(...(await api({ thaw, url: own.url, key: own.key, data: own.data, progress })));
     await own.stop();
   }
+  figures.push(...(await clones({ version, signal, rounds, progress })));
   await mkdir(OUT, { recursive: true });
   await writeFile(path.join(OUT, 'bench.json'), `${JSON.stringify(figures, null, 2)}\n`);
   const { length: cpus } = os.cpus();

@@ -9,11 +9,12 @@ import { promisify } from 'node:util';
 
 const PREFIX = 'thawd-';
 const run = promisify(execFile);
+let made = 0;
 
 /** Returns the interface's name. */
 export async function addUplink(): Promise<string> {
   await removeOld();
-  const name = `${PREFIX}${process.pid}`;
+  const name = `${PREFIX}${process.pid}-${++made}`;
   await using undo = new AsyncDisposableStack();
   await ip('netns', 'add', name);
   undo.defer(() => ip('netns', 'del', name));
@@ -33,8 +34,8 @@ export async function removeUplink(name: string): Promise<void> {
 
 async function removeOld(): Promise<void> {
   for (const name of await readdir('/run/netns').catch(() => [])) {
-    const pid = name.startsWith(PREFIX) ? name.slice(PREFIX.length) : '';
-    if (!/^\d+$/.test(pid) || existsSync(`/proc/${pid}`)) continue;
+    const pid = /^thawd-(\d+)(-\d+)?$/.exec(name)?.[1];
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
     await ip('link', 'del', name).catch(() => {});
     await ip('netns', 'del', name).catch(() => {});
   }
