@@ -11,6 +11,7 @@ use crate::environment::{self, Mode};
 use crate::handshake::{Region, shake_hands};
 use crate::image::Image;
 use crate::interpose::real_mmap;
+use crate::seccomp::forbid_mremap;
 use crate::uffd::Uffd;
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -68,6 +69,7 @@ pub fn map(address: *mut c_void, length: size_t, prot: c_int, flags: c_int, offs
     let environment = environment::read();
     if environment.mode == Mode::Mapped {
         Image::take().map(start, length, prot);
+        forbid_mremap();
     }
     // SAFETY: the range was mapped just now. A kernel without huge pages refuses, and has none to keep away.
     unsafe { libc::syscall(libc::SYS_madvise, start, length, libc::MADV_NOHUGEPAGE) };

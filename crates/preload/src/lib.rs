@@ -21,6 +21,7 @@ mod guest_memory;
 mod handshake;
 mod image;
 mod interpose;
+mod seccomp;
 mod uffd;
 
 /// Checks the environment before QEMU's `main` runs.

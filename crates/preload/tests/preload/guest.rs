@@ -119,6 +119,7 @@ fn run() {
         let answer = match words[0] {
             "flags" => flags(memory as u64),
             "discard" => discard(word(words[1])),
+            "stretch" => stretch(word(words[1])),
             "write" => {
                 // SAFETY: a page within the mapping.
                 unsafe { word(words[1]).write_volatile(words[2].parse().unwrap()) };
@@ -152,6 +153,18 @@ fn map_as_qemu(file: &File, maps: &str) -> *mut c_void {
         }
         memory
     }
+}
+
+/// A page over the next one of its file.
+fn stretch(page: *mut u64) -> String {
+    let thread = page as usize;
+    // A thread of its own: all of them are limited.
+    let grow = move || {
+        // SAFETY: where it succeeds it may move a page that this test does not use again.
+        let moved = unsafe { libc::mremap(thread as *mut c_void, 4096, 8192, libc::MREMAP_MAYMOVE) };
+        if moved == libc::MAP_FAILED { "refused".to_owned() } else { "done".to_owned() }
+    };
+    std::thread::spawn(grow).join().unwrap()
 }
 
 fn discard(page: *mut u64) -> String {

@@ -65,6 +65,7 @@ fn a_mapped_guest_reads_its_build_and_writes_to_itself() {
         assert_eq!(first.ask("write 4 78"), "78");
         assert_eq!(first.ask("discard 3"), "refused", "the build's bytes would come back");
         assert_eq!(first.ask("discard 4"), "refused");
+        assert_eq!(first.ask("stretch 31"), "refused", "what follows in the file is not the guest's");
         assert_eq!((first.ask("read 3"), first.ask("read 4")), ("77".into(), "78".into()));
         assert_eq!((second.ask("read 3"), second.ask("read 4")), ("103".into(), "0".into()));
         assert_eq!(first.ask("flags"), "");
