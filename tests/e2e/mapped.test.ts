@@ -108,6 +108,13 @@ for (const tracker of ['auto', 'compare']) {
       await eventually(() => thaw.sdk.sandboxes.pause(id));
       await thaw.sdk.sandboxes.resume(id);
       await guest.check('resumed');
+
+      const lost = await clone();
+      await origin.heir(lost.id).go();
+      process.kill((await thaw.sdk.sandboxes.stats(lost.id)).pids.vmm!, 'SIGKILL');
+      await eventually(async () => assert.equal((await thaw.sdk.sandboxes.get(lost.id)).status, 'error'));
+      await thaw.sdk.sandboxes.resume(lost.id);
+      await origin.heir(lost.id).check('back to its template');
       for (const name of ['mother', 'daughter']) await thaw.sdk.snapshots.delete(name);
     });
   });

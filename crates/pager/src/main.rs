@@ -108,8 +108,11 @@ fn take_named(mut request: Request, name: &str) -> Result<OwnedFd, ControlError>
 
 /// Ends the recording. With a file, writes the pages needed until then, those installed ahead included.
 fn take_workset(session: &Session, request: Request) -> Result<Value, ControlError> {
-    if session.recorder.end() && session.mode == Mode::Mapped {
-        note_touched(session)?;
+    if session.recorder.end()
+        && session.mode == Mode::Mapped
+        && let Err(error) = note_touched(session)
+    {
+        eprintln!("thaw-pager: the working set is not recorded: {error}");
     }
     match request.json.get("file") {
         None => Ok(json!({})),
@@ -118,13 +121,13 @@ fn take_workset(session: &Session, request: Request) -> Result<Value, ControlErr
 }
 
 /// No fault tells which pages of a mapped build the VM needed; those are there.
-fn note_touched(session: &Session) -> Result<(), ControlError> {
-    dump::walk(session, session.running_vmm()?, |pages, found| {
+fn note_touched(session: &Session) -> std::io::Result<()> {
+    let Ok(vmm) = session.running_vmm() else { return Ok(()) };
+    dump::walk(session, vmm, |pages, found| {
         if !found.zero {
             session.recorder.add(pages);
         }
-    })?;
-    Ok(())
+    })
 }
 
 /// The VMM's /proc/PID/pagemap, opened by the keeper. To be given after the handshake and before the first dump.
