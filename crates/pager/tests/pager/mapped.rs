@@ -97,3 +97,38 @@ fn the_working_set_is_what_was_touched() {
         assert!(tracker == "compare" || recorded == [2, 40, 90], "{recorded:?}");
     }
 }
+
+/// Byte by byte, also in a second seal of the same run.
+#[test]
+fn a_seal_is_what_it_would_be_of_served_memory() {
+    for tracker in ["scan", "compare"] {
+        let seals = [World::boot(tracker, REGIONS), World::boot_mapped(tracker, REGIONS)].map(two_seals);
+        assert!(seals[0] == seals[1], "{tracker}");
+    }
+}
+
+const REGIONS: &[usize] = &[100, 28];
+
+/// The runs and the memfile of each.
+fn two_seals(mut world: World) -> Vec<Vec<u8>> {
+    (0..64).for_each(|at| world.write(at, at as u64));
+    let dumped = world.dump();
+    world.commit(dumped);
+    world.restore();
+    let mut files = Vec::new();
+    for generation in 1..=2 {
+        for at in [3, 17, 90, 91, 120] {
+            world.write(at, 1000 * generation + at as u64);
+        }
+        world.poke(40 + generation as usize, 7, 7);
+        world.zero(5 + generation as usize);
+        world.zero(70);
+        world.vmm.tell("touch 20");
+        world.vmm.tell("touch 110");
+        let dumped = world.dump();
+        let memfile = format!("{}.memfile", thaw_snapshot::format_build_id(&dumped.id));
+        files.extend(["runs", &memfile].map(|name| std::fs::read(world.dir.path.join(name)).unwrap()));
+        world.commit(dumped);
+    }
+    files
+}
