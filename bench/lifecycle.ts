@@ -209,7 +209,7 @@ async function firstAnswer(thaw: Thaw, sandbox: Sandbox): Promise<Sandbox> {
   return sandbox;
 }
 
-async function answer(thaw: Thaw, { id }: Sandbox): Promise<void> {
+export async function answer(thaw: Thaw, { id }: Sandbox): Promise<void> {
   const { stdout } = await thaw.sandboxes.exec(id, { cmd: 'echo', args: ['hello'] });
   if (stdout !== 'hello\n') throw new Error(`the guest answered ${JSON.stringify(stdout)}`);
 }

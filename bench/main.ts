@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { Thaw } from '@thaw/sdk';
 import { ThrowawayThaw } from '../scripts/throwaway/thaw.ts';
 import { api } from './api.ts';
+import { clones } from './clones.ts';
 import { faults } from './fault.ts';
 import { type Figure, table } from './figure.ts';
 import { frozen } from './frozen.ts';
@@ -39,6 +40,7 @@ async function main(version: string, rounds: number, signal: AbortSignal): Promi
     await own.stop();
     await cold.stop();
   }
+  figures.push(...(await clones({ version, signal, rounds, progress })));
   await mkdir(OUT, { recursive: true });
   await writeFile(path.join(OUT, 'bench.json'), `${JSON.stringify(figures, null, 2)}\n`);
   const { length: cpus } = os.cpus();

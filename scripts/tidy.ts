@@ -25,6 +25,7 @@ const UNSAFE_FILES = [
   'crates/preload/src/abort.rs',
   'crates/preload/src/guest_memory.rs',
   'crates/preload/src/handshake.rs',
+  'crates/preload/src/image.rs',
   'crates/preload/src/interpose.rs',
   'crates/preload/src/lib.rs',
   'crates/preload/src/uffd.rs',

@@ -58,6 +58,11 @@ export class ThrowawayThaw implements AsyncDisposable {
     return thaw;
   }
 
+  /** Of `thaw up`; the daemons are its children. */
+  get pid(): number {
+    return this.#up?.pid ?? 0;
+  }
+
   /** Its processes, namespaces, links, rules, mounts and claims on this machine, in plain words. */
   leftovers(): Promise<string[]> {
     return leftovers(this.#folder, this.#instance);

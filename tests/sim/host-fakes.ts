@@ -100,6 +100,10 @@ export class RoomKit implements VmmKit {
     return this.#kit.info;
   }
 
+  get backends() {
+    return this.#kit.backends;
+  }
+
   async boot(spec: BootSpec): Promise<Vm> {
     await this.#gate('vmm:boot');
     const vm = await this.#kit.boot(spec);

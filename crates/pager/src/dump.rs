@@ -16,6 +16,7 @@ use thaw_control::{ControlError, Request};
 use crate::diff::Diff;
 use crate::memory::{SPANS_MAX, Span, read};
 use crate::page_set::{PAGE_BYTES, PageSet, new_words};
+use crate::pagemap::Found;
 use crate::session::{Mode, Session, Tracker};
 use crate::vmm::Vmm;
 
@@ -92,7 +93,7 @@ fn take_written(session: &Session, vmm: &Vmm) -> io::Result<()> {
     let dirty = session.state.uncommitted();
     let pagemap = vmm.pagemap(session.peer_uid)?;
     for region in regions.iter() {
-        pagemap.take_written(region.addresses(), |addresses| {
+        pagemap.take_written(region.addresses(), session.mode == Mode::Mapped, |addresses| {
             regions.pages(addresses).for_each(|pages| dirty.insert(pages));
         })?;
     }
@@ -101,18 +102,12 @@ fn take_written(session: &Session, vmm: &Vmm) -> io::Result<()> {
 
 /// `real` gets the pages that can be read without faulting, `zero` those that read as zero without being there.
 pub fn present(session: &Session, vmm: &Vmm, real: PageSet<'_>, zero: PageSet<'_>) -> io::Result<()> {
-    let regions = vmm.regions();
-    let pagemap = vmm.pagemap(session.peer_uid)?;
-    for region in regions.iter() {
-        let each = |found: crate::pagemap::Found| {
+    walk(session, vmm, |pages, found| {
+        if !session.is_builds(found) {
             let set = if found.zero { zero } else { real };
-            regions.pages(found.addresses).for_each(|pages| set.insert(pages));
-        };
-        match session.tracker() {
-            Tracker::Scan => pagemap.present(region.addresses(), each)?,
-            Tracker::Compare => pagemap.present_by_entries(region.addresses(), each)?,
+            set.insert(pages);
         }
-    }
+    })?;
     let removed = session.state.removed();
     for index in 0..real.words() {
         // A VM that booted has its missing pages filled with zeros by the kernel.
@@ -120,6 +115,22 @@ pub fn present(session: &Session, vmm: &Vmm, real: PageSet<'_>, zero: PageSet<'_
         zero.set_word(index, (zero.word(index) | discarded) & !real.word(index));
     }
     zero.remove(session.pages()..real.words() as u64 * 64);
+    Ok(())
+}
+
+/// Every run of pages that are there, in no order.
+pub fn walk(session: &Session, vmm: &Vmm, mut each: impl FnMut(Range<u64>, &Found)) -> io::Result<()> {
+    let regions = vmm.regions();
+    let pagemap = vmm.pagemap(session.peer_uid)?;
+    for region in regions.iter() {
+        let each = |found: Found| {
+            regions.pages(found.addresses.clone()).for_each(|pages| each(pages, &found));
+        };
+        match session.tracker() {
+            Tracker::Scan => pagemap.present(region.addresses(), each)?,
+            Tracker::Compare => pagemap.present_by_entries(region.addresses(), each)?,
+        }
+    }
     Ok(())
 }
 

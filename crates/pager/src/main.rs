@@ -49,7 +49,7 @@ use serde_json::{Value, json};
 use thaw_control::{ControlError, Request, child_channel};
 
 use crate::pagemap::Pagemap;
-use crate::session::Session;
+use crate::session::{Mode, Session};
 
 fn main() -> ExitCode {
     end_on_panic();
@@ -108,11 +108,26 @@ fn take_named(mut request: Request, name: &str) -> Result<OwnedFd, ControlError>
 
 /// Ends the recording. With a file, writes the pages needed until then, those installed ahead included.
 fn take_workset(session: &Session, request: Request) -> Result<Value, ControlError> {
-    session.recorder.end();
+    if session.recorder.end()
+        && session.mode == Mode::Mapped
+        && let Err(error) = note_touched(session)
+    {
+        eprintln!("thaw-pager: the working set is not recorded: {error}");
+    }
     match request.json.get("file") {
         None => Ok(json!({})),
         Some(_) => Ok(json!({"pages": session.recorder.write(take_named(request, "file")?)?})),
     }
+}
+
+/// No fault tells which pages of a mapped build the VM needed; those are there.
+fn note_touched(session: &Session) -> std::io::Result<()> {
+    let Ok(vmm) = session.running_vmm() else { return Ok(()) };
+    dump::walk(session, vmm, |pages, found| {
+        if !found.zero {
+            session.recorder.add(pages);
+        }
+    })
 }
 
 /// The VMM's /proc/PID/pagemap, opened by the keeper. To be given after the handshake and before the first dump.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 
 use linux_raw_sys::general::{
-    PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, PAGE_IS_WRITTEN, PM_SCAN_CHECK_WPASYNC,
+    PAGE_IS_FILE, PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, PAGE_IS_WRITTEN, PM_SCAN_CHECK_WPASYNC,
     PM_SCAN_WP_MATCHING, page_region, pm_scan_arg,
 };
 
@@ -20,6 +20,7 @@ const RANGES_PER_CALL: usize = 4096;
 const ENTRIES_PER_READ: u64 = 64 * 1024;
 const ENTRY_PRESENT: u64 = 1 << 63;
 const ENTRY_SWAPPED: u64 = 1 << 62;
+const ENTRY_FILE: u64 = 1 << 61;
 
 /// The page map of one process. It stays bound to the memory that the process had when it was opened.
 pub struct Pagemap {
@@ -31,6 +32,8 @@ pub struct Found {
     pub addresses: Range<u64>,
     /// They are the kernel's shared zero page.
     pub zero: bool,
+    /// They are a mapped file's, and so never written here.
+    pub file: bool,
 }
 
 impl Pagemap {
@@ -49,37 +52,45 @@ impl Pagemap {
     }
 
     /// Reports the pages written since they were last protected, and protects them in the same step.
-    /// Needs memory registered for asynchronous write tracking: `PermissionDenied` otherwise.
-    pub fn take_written(&self, range: Range<u64>, mut each: impl FnMut(Range<u64>)) -> io::Result<()> {
+    /// Needs memory registered for asynchronous write tracking: `PermissionDenied` otherwise. `own`: not those of mapped
+    /// files, which were never protected and never written.
+    pub fn take_written(
+        &self,
+        range: Range<u64>,
+        own: bool,
+        mut each: impl FnMut(Range<u64>),
+    ) -> io::Result<()> {
+        let without = PAGE_IS_PFNZERO | if own { PAGE_IS_FILE } else { 0 };
         let query = Query {
             flags: PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
-            inverted: PAGE_IS_PFNZERO,
-            all_of: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
+            inverted: without,
+            all_of: PAGE_IS_WRITTEN | without,
             any_of: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
             report: PAGE_IS_WRITTEN,
         };
         self.scan(&query, range, |found| each(found.start..found.end))
     }
 
-    /// Reports the pages that are present or swapped out, those of the zero page apart.
+    /// Reports the pages that are present or swapped out, those of the zero page and of files apart.
     pub fn present(&self, range: Range<u64>, mut each: impl FnMut(Found)) -> io::Result<()> {
         let query = Query {
             flags: 0,
             inverted: 0,
             all_of: 0,
             any_of: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-            report: PAGE_IS_PFNZERO,
+            report: PAGE_IS_PFNZERO | PAGE_IS_FILE,
         };
         self.scan(&query, range, |found| {
-            let zero = found.categories & u64::from(PAGE_IS_PFNZERO) != 0;
-            each(Found { addresses: found.start..found.end, zero });
+            let is = |category: u32| found.categories & u64::from(category) != 0;
+            let (zero, file) = (is(PAGE_IS_PFNZERO), is(PAGE_IS_FILE));
+            each(Found { addresses: found.start..found.end, zero, file });
         })
     }
 
     /// As `present`, on any kernel; the zero page is not told apart.
     pub fn present_by_entries(&self, range: Range<u64>, mut each: impl FnMut(Found)) -> io::Result<()> {
         let mut bytes = Vec::new();
-        let mut run = range.start..range.start;
+        let mut run = Found { addresses: range.start..range.start, zero: false, file: false };
         let mut page = range.start / PAGE_BYTES;
         let end = range.end / PAGE_BYTES;
         while page < end {
@@ -89,17 +100,19 @@ impl Pagemap {
             for entry in bytes.as_chunks::<8>().0 {
                 let address = page * PAGE_BYTES;
                 page += 1;
-                if u64::from_ne_bytes(*entry) & (ENTRY_PRESENT | ENTRY_SWAPPED) == 0 {
+                let entry = u64::from_ne_bytes(*entry);
+                if entry & (ENTRY_PRESENT | ENTRY_SWAPPED) == 0 {
                     continue;
                 }
-                if run.end != address {
-                    report(&run, &mut each);
-                    run.start = address;
+                let file = entry & ENTRY_FILE != 0;
+                if run.addresses.end != address || run.file != file {
+                    let next = Found { addresses: address..address, zero: false, file };
+                    report(std::mem::replace(&mut run, next), &mut each);
                 }
-                run.end = address + PAGE_BYTES;
+                run.addresses.end = address + PAGE_BYTES;
             }
         }
-        report(&run, &mut each);
+        report(run, &mut each);
         Ok(())
     }
 
@@ -163,8 +176,8 @@ fn scan_once(file: &File, query: &Query, range: Range<u64>, ranges: &mut [page_r
     if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
 }
 
-fn report(run: &Range<u64>, each: &mut impl FnMut(Found)) {
-    if !run.is_empty() {
-        each(Found { addresses: run.clone(), zero: false });
+fn report(run: Found, each: &mut impl FnMut(Found)) {
+    if !run.addresses.is_empty() {
+        each(run);
     }
 }

@@ -79,7 +79,7 @@ fn written(page: u64) -> io::Result<u64> {
     let uid = rustix::process::getuid().as_raw();
     let mut bytes = 0;
     Pagemap::open(own, uid)?
-        .take_written(page..page + PAGE_BYTES, |found| bytes += found.end - found.start)?;
+        .take_written(page..page + PAGE_BYTES, false, |found| bytes += found.end - found.start)?;
     Ok(bytes)
 }
 

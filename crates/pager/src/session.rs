@@ -10,6 +10,7 @@ use thaw_control::{Channel, ControlError};
 
 use crate::latency::Latency;
 use crate::page_set::PAGE_BYTES;
+use crate::pagemap::Found;
 use crate::source::{BytesByBuild, Source};
 use crate::state::State;
 use crate::vmm::Vmm;
@@ -25,6 +26,9 @@ pub enum Mode {
     Boot,
     /// From a build; missing pages are served from here.
     Restore,
+    /// From a build, whose files the VMM has mapped privately: no page is ever missing, and what the guest writes becomes
+    /// anonymous.
+    Mapped,
 }
 
 /// How dirty pages are found.
@@ -112,6 +116,11 @@ impl Session {
 
     pub fn pages(&self) -> u64 {
         self.memory_bytes / PAGE_BYTES
+    }
+
+    /// Whether pages are those of a build that the VMM has mapped: nobody has written them.
+    pub fn is_builds(&self, found: &Found) -> bool {
+        self.mode == Mode::Mapped && found.file
     }
 
     pub fn source(&self) -> Arc<Source> {

@@ -45,6 +45,8 @@ struct Start {
 enum WantedMode {
     Boot,
     Restore,
+    /// The VMM has mapped the build's files itself; pages are only compared with them.
+    Mapped,
     /// In the place of a pager that died.
     TakeOver,
 }
@@ -71,13 +73,14 @@ pub fn start(channel: &Arc<Channel>, mut request: Request) -> Result<(Arc<Sessio
     let state = match (&body.mode, body.header) {
         (WantedMode::Boot, None) => State::create(state, body.memory_bytes, Mode::Boot)?,
         (WantedMode::Restore, Some(_)) => State::create(state, body.memory_bytes, Mode::Restore)?,
+        (WantedMode::Mapped, Some(_)) => State::create(state, body.memory_bytes, Mode::Mapped)?,
         (WantedMode::TakeOver, _) => State::adopt(state, body.memory_bytes)?,
         _ => return Err(ControlError::invalid("a restore needs a header, a boot has none")),
     };
     let mode = state.mode();
     let mut bytes_by_build = BytesByBuild::new();
     let source = match body.header {
-        None if mode == Mode::Restore => return Err(ControlError::invalid("no header")),
+        None if mode != Mode::Boot => return Err(ControlError::invalid("no header")),
         None => Source::empty(body.memory_bytes),
         Some(header) => {
             let header = request.take_fd(header)?;

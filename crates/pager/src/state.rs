@@ -6,7 +6,7 @@
 //! | 0 | the magic number |
 //! | 1 | bytes of guest memory |
 //! | 2 | 1 while the write marks of pages are being taken: they may be lost if the process ends now |
-//! | 3 | 1 if the memory came from a build |
+//! | 3 | how the memory began: 0 empty, 1 from a build, 2 as the build's files mapped |
 //! | 4 | the number of regions, 0 before the handshake |
 //! | 8 … | of each region: its address in the VMM, its bytes, its offset in guest memory |
 //! | 512 … | discarded pages, one bit each, padded to 512 words |
@@ -42,7 +42,12 @@ impl State {
         ftruncate(&file, words as u64 * 8)?;
         let state = Self { map: SharedWords::new(&file, words)?, pages };
         state.map.words()[1].store(memory_bytes, Ordering::Relaxed);
-        state.map.words()[3].store(u64::from(mode == Mode::Restore), Ordering::Relaxed);
+        let mode = match mode {
+            Mode::Boot => 0,
+            Mode::Restore => 1,
+            Mode::Mapped => 2,
+        };
+        state.map.words()[3].store(mode, Ordering::Relaxed);
         state.map.words()[0].store(MAGIC, Ordering::Release);
         Ok(state)
     }
@@ -67,7 +72,11 @@ impl State {
     }
 
     pub fn mode(&self) -> Mode {
-        if self.map.words()[3].load(Ordering::Relaxed) == 0 { Mode::Boot } else { Mode::Restore }
+        match self.map.words()[3].load(Ordering::Relaxed) {
+            0 => Mode::Boot,
+            2 => Mode::Mapped,
+            _ => Mode::Restore,
+        }
     }
 
     /// Where the VMM has the memory, for a replacement. More regions than fit are not kept: there is none then.

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 use thaw_control::ControlError;
 use thaw_snapshot::format_build_id;
 
+use crate::dump;
 use crate::page_set::PAGE_BYTES;
-use crate::session::{Session, Tracker, lock};
+use crate::session::{Mode, Session, Tracker, lock};
 
 pub fn stats(session: &Session) -> Result<Value, ControlError> {
     session.settle();
@@ -28,28 +29,24 @@ pub fn stats(session: &Session) -> Result<Value, ControlError> {
         "removed_pages": session.state.removed().count(),
         "read_frozen_bytes": count(&counters.read_frozen_bytes),
         "tracker": session.tracker().name(),
+        "backend": if session.mode == Mode::Mapped { "mapped" } else { "uffd" },
         "resident_bytes": resident_bytes(session)?,
     }))
 }
 
-/// Bytes of the VM's memory that are present or swapped out; 0 before the handshake and after the VMM's end.
+/// Bytes of the VM's memory that are present or swapped out, and its own; 0 before the handshake and after the VMM's end.
 fn resident_bytes(session: &Session) -> Result<u64, ControlError> {
     let Ok(vmm) = session.running_vmm() else { return Ok(0) };
-    let Ok(pagemap) = vmm.pagemap(session.peer_uid) else { return Ok(0) };
-    let mut bytes = 0;
-    for region in vmm.regions().iter() {
-        let each = |found: crate::pagemap::Found| {
-            if !found.zero {
-                bytes += found.addresses.end - found.addresses.start;
-            }
-        };
-        match session.tracker() {
-            Tracker::Scan => pagemap.present(region.addresses(), each)?,
-            Tracker::Compare => pagemap.present_by_entries(region.addresses(), each)?,
-        }
+    if vmm.pagemap(session.peer_uid).is_err() {
+        return Ok(0);
     }
-    debug_assert!(bytes.is_multiple_of(PAGE_BYTES));
-    Ok(bytes)
+    let mut resident = 0;
+    dump::walk(session, vmm, |pages, found| {
+        if !found.zero && !session.is_builds(found) {
+            resident += pages.end - pages.start;
+        }
+    })?;
+    Ok(resident * PAGE_BYTES)
 }
 
 impl Tracker {

@@ -33,12 +33,17 @@ impl Recorder {
 
     pub fn note(&self, pages: Range<u64>) {
         if self.on.load(Ordering::Relaxed) {
-            PageSet::new(&self.words).insert(pages);
+            self.add(pages);
         }
     }
 
-    pub fn end(&self) {
-        self.on.store(false, Ordering::Relaxed);
+    pub fn add(&self, pages: Range<u64>) {
+        PageSet::new(&self.words).insert(pages);
+    }
+
+    /// True if it had not ended before.
+    pub fn end(&self) -> bool {
+        self.on.swap(false, Ordering::Relaxed)
     }
 
     /// Writes what was recorded. Returns the number of pages.

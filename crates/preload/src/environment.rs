@@ -10,9 +10,17 @@ pub struct Environment {
     pub memory_path: CString,
     pub uffd_device: i32,
     pub pager_socket: String,
-    pub restore: bool,
+    pub mode: Mode,
     /// Written pages are marked by the kernel.
     pub scan: bool,
+}
+
+/// How the guest's memory begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Boot,
+    Restore,
+    Mapped,
 }
 
 static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
@@ -26,20 +34,21 @@ pub fn read() -> &'static Environment {
             .parse()
             .unwrap_or_else(|_| abort("THAW_UFFD_DEV_FD is no descriptor")),
         pager_socket: variable("THAW_PAGER_SOCKET"),
-        restore: one_of("THAW_PAGER_MODE", "boot", "restore"),
-        scan: one_of("THAW_TRACKER", "compare", "scan"),
+        mode: one_of(
+            "THAW_PAGER_MODE",
+            &[("boot", Mode::Boot), ("restore", Mode::Restore), ("mapped", Mode::Mapped)],
+        ),
+        scan: one_of("THAW_TRACKER", &[("compare", false), ("scan", true)]),
     })
 }
 
-fn variable(name: &str) -> String {
+pub fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| abort(&format!("{name} is not set")))
 }
 
-/// Whether the variable is `yes`; anything but the two is wrong.
-fn one_of(name: &str, no: &str, yes: &str) -> bool {
+/// What the variable's value stands for; any other value is wrong.
+fn one_of<T: Copy>(name: &str, values: &[(&str, T)]) -> T {
     let value = variable(name);
-    if value != no && value != yes {
-        abort(&format!("{name} is neither {no} nor {yes}"));
-    }
-    value == yes
+    let found = values.iter().find(|(text, _)| *text == value);
+    found.map_or_else(|| abort(&format!("{name} can't be {value:?}")), |(_, meaning)| *meaning)
 }

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use libc::{off_t, size_t};
 
 use crate::abort::abort;
-use crate::environment;
+use crate::environment::{self, Mode};
 use crate::handshake::{Region, shake_hands};
+use crate::image::Image;
 use crate::interpose::real_mmap;
+use crate::seccomp::forbid_mremap;
 use crate::uffd::Uffd;
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -39,7 +41,14 @@ pub fn overlaps(address: usize, length: usize) -> bool {
     size > 0 && address < start + size && start < address.saturating_add(length)
 }
 
-/// Maps private memory in place of the file and has the pager serve it.
+/// Whether what `advice` discards would come back as the build's content instead of as zero.
+pub fn must_stay(advice: c_int) -> bool {
+    let discards = [libc::MADV_DONTNEED, libc::MADV_DONTNEED_LOCKED, libc::MADV_FREE, libc::MADV_REMOVE]
+        .contains(&advice);
+    discards && environment::read().mode == Mode::Mapped
+}
+
+/// Maps private memory in place of the file: a build's image, or memory that the pager serves.
 pub fn map(address: *mut c_void, length: size_t, prot: c_int, flags: c_int, offset: off_t) -> *mut c_void {
     if flags & libc::MAP_SHARED == 0 {
         abort("the memory backend is not mapped shared: it would be saved with the device state");
@@ -57,14 +66,21 @@ pub fn map(address: *mut c_void, length: size_t, prot: c_int, flags: c_int, offs
     if start == libc::MAP_FAILED {
         abort("the guest's memory can't be mapped");
     }
+    let environment = environment::read();
+    if environment.mode == Mode::Mapped {
+        Image::take().map(start, length, prot);
+        forbid_mremap();
+    }
     // SAFETY: the range was mapped just now. A kernel without huge pages refuses, and has none to keep away.
     unsafe { libc::syscall(libc::SYS_madvise, start, length, libc::MADV_NOHUGEPAGE) };
     START.store(start as usize, Ordering::Release);
     LENGTH.store(length, Ordering::Release);
 
-    let environment = environment::read();
     let uffd = Uffd::open(environment.uffd_device, environment.scan);
-    uffd.register(start as u64, length as u64, environment.restore, environment.scan);
+    // Without write marks there is nothing to register files for; the pager gets a userfaultfd that tells of nothing.
+    if environment.mode != Mode::Mapped || environment.scan {
+        uffd.register(start as u64, length as u64, environment.mode == Mode::Restore, environment.scan);
+    }
     let region = Region { base: start as u64, size: length as u64, offset: 0 };
     shake_hands(&environment.pager_socket, &[region], uffd.raw());
     start

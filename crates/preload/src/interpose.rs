@@ -45,14 +45,16 @@ pub unsafe extern "C" fn mmap64(
 }
 
 /// Merging and huge pages would change pages behind the write marks (and merging tells guests about each other), so
-/// QEMU's wish for them is not passed on for guest memory.
+/// QEMU's wish for them is not passed on for guest memory. What a guest gives back stays where it would come back as
+/// something else: it expects no content of it.
 ///
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn madvise(address: *mut c_void, length: size_t, advice: c_int) -> c_int {
     let unwanted = matches!(advice, libc::MADV_MERGEABLE | libc::MADV_HUGEPAGE | libc::MADV_COLLAPSE);
-    if unwanted && guest_memory::overlaps(address as usize, length) {
+    let of_guest = guest_memory::overlaps(address as usize, length);
+    if of_guest && (unwanted || guest_memory::must_stay(advice)) {
         return 0;
     }
     static REAL: OnceLock<Madvise> = OnceLock::new();

@@ -2,14 +2,15 @@
 //!
 //! QEMU maps its memory backend file shared, so that `x-ignore-shared` leaves it out of the device state. This
 //! library makes that one mapping private anonymous memory instead, registers it with userfaultfd, and hands
-//! the userfaultfd to the pager in Firecracker's handshake.
+//! the userfaultfd to the pager in Firecracker's handshake. Or it maps a build's memory there, privately.
 //!
 //! | variable | |
 //! |---|---|
 //! | `THAW_MEM_PATH` | the memory backend's file |
 //! | `THAW_UFFD_DEV_FD` | an open /dev/userfaultfd, closed once used |
 //! | `THAW_PAGER_SOCKET` | the pager's Unix socket |
-//! | `THAW_PAGER_MODE` | `boot`: missing pages are zero; `restore`: the pager serves them |
+//! | `THAW_PAGER_MODE` | `boot`: missing pages are zero; `restore`: the pager serves them; `mapped`: there are none |
+//! | `THAW_MEM_HEADER_FD`, `THAW_MEM_BUILDS` | of `mapped`: the header of the memory, and `BUILD=FD` for each build that it names, with commas between; closed once used |
 //! | `THAW_TRACKER` | `scan`: the kernel marks written pages; `compare`: it can't |
 //!
 //! A guest whose memory is not served must not run: whatever goes wrong ends the process with status 97.
@@ -18,7 +19,9 @@ mod abort;
 mod environment;
 mod guest_memory;
 mod handshake;
+mod image;
 mod interpose;
+mod seccomp;
 mod uffd;
 
 /// Checks the environment before QEMU's `main` runs.

@@ -42,7 +42,8 @@ impl Uffd {
     }
 
     /// A boot registers for write protection only, and so for discards: its missing pages are the kernel's
-    /// business. Nothing is protected until the kernel marks writes, so nothing waits for the pager either.
+    /// business. Nothing is protected until the kernel marks writes, so nothing waits for the pager either. The same
+    /// goes for a mapped build; there it also keeps the kernel from mapping neighbours that nobody asked for.
     pub fn register(&self, start: u64, length: u64, restore: bool, scan: bool) {
         let mode = match (restore, scan) {
             (true, true) => REGISTER_MODE_MISSING | REGISTER_MODE_WP,

@@ -25,6 +25,8 @@ const schema = z.object({
   THAW_JAILER: z.enum(['own', 'official']).default('own'),
   THAW_JAILER_BIN: z.string().startsWith('/').default('/usr/local/bin/jailer'),
   THAW_DIRTY: z.enum(['auto', 'scan', 'compare']).default('auto'),
+  /** How the memory of sandboxes made of a snapshot comes in. */
+  THAW_MEMORY: z.enum(['auto', 'uffd', 'mapped']).default('auto'),
   /** Kept free on the file system of THAW_DATA, besides what running sandboxes need to be paused. */
   THAW_DISK_RESERVE_MB: z.coerce.number().int().min(0).default(512),
   /** What all guests of this host may have together; all of its memory unless given. */
@@ -95,6 +97,7 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     console: value.THAW_CONSOLE === 'on',
     jailer: value.THAW_JAILER === 'official' ? value.THAW_JAILER_BIN : undefined,
     tracker: value.THAW_DIRTY,
+    backend: value.THAW_MEMORY,
     diskReserveMb: value.THAW_DISK_RESERVE_MB,
     guestMemoryMb: value.THAW_MEMORY_MB ?? totalMb,
     uidBase: value.THAW_UID_BASE,

@@ -218,6 +218,7 @@ class Served implements AsyncDisposable {
       vmmUid: 0,
       memoryBytes: MEMORY_BYTES,
       tracker: 'auto',
+      backend: 'uffd',
       state: path.join(keeper.runDir, 'pager.state'),
       chain: { header, builds: { [id]: memory } },
     });

@@ -6,6 +6,7 @@ import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { run } from '../../../packages/host-agent/src/os/run.ts';
 import { type Build, seal, vmmContract } from '../../../packages/host-agent/src/vmm/contract.ts';
+import { Pager } from '../../../packages/host-agent/src/vmm/memory.ts';
 import { qemuKit } from '../../../packages/host-agent/src/vmm/qemu/kit.ts';
 import type { BootSpec, Layer, RestoreSpec, Vm } from '../../../packages/host-agent/src/vmm/vmm.ts';
 import { type SandboxStage, Stage } from './stage.ts';
@@ -81,6 +82,88 @@ for (const tracker of ['scan', 'compare'] as const) {
       assert.equal(await sandbox.namespace.sh('cat /root/generations'), '0\n1\n2\n');
     });
   });
+}
+
+for (const tracker of ['scan', 'compare'] as const) {
+  describe(`clones of mapped memory with the tracker ${tracker}`, () => {
+    it('have the template and what they wrote, through seals and the loss of a pager', async () => {
+      await using stage = await Stage.open();
+      const source = await stage.sandbox();
+      const spec = await source.boot(tracker);
+      const vm = await stage.kit.boot(spec);
+      await source.namespace.init(1);
+      await source.namespace.sh(`
+        head -c 8000000 /dev/urandom > /dev/shm/random
+        md5sum /dev/shm/random > /dev/shm/sum; echo template > /dev/shm/whose`);
+      const template = await freeze(source, vm, spec, spec.disk.top);
+      await vm.kill();
+      const before = await readFiles(template);
+
+      const clones = [await stage.sandbox(), await stage.sandbox()] as const;
+      const specs = [
+        await clones[0].restore(template, tracker, 'mapped'),
+        await clones[1].restore(template, tracker, 'mapped'),
+      ] as const;
+      const vms = [await stage.kit.restore(specs[0]), await stage.kit.restore(specs[1])] as const;
+      const [first, second] = clones;
+      const whole = async ({ namespace }: SandboxStage, whose: string) =>
+        assert.equal(
+          await namespace.sh('cd /; md5sum -c --quiet /dev/shm/sum; cat /dev/shm/whose'),
+          `${whose}\n`,
+        );
+      for (const [index, { namespace }] of clones.entries()) {
+        await namespace.init(index + 2);
+        await whole(clones[index]!, 'template');
+        await namespace.sh(`echo ${index} > /dev/shm/whose; rm -f /dev/shm/none; sync`);
+      }
+      await whole(first, '0');
+      await whole(second, '1');
+      const stats = await vms[0].memory.stats();
+      assert.equal(stats.faults, 0, 'the pager serves nothing');
+      assert.ok(stats.residentBytes < MEMORY_BYTES / 4, JSON.stringify(stats));
+
+      // A live seal, and a second one of what changed since.
+      const seal1 = await freeze(first, vms[0], specs[0], specs[0].disk.top);
+      await vms[0].memory.commit(seal1.memory);
+      await vms[0].disk.abort();
+      await vms[0].goOn();
+      await first.namespace.thaw();
+      await first.namespace.sh(
+        'echo later > /dev/shm/whose; head -c 300000 /dev/urandom > /dev/shm/own; md5sum /dev/shm/own > /dev/shm/own.sum',
+      );
+
+      // Nobody waits for a pager, and the next one knows what was written.
+      const gone = first.keeper.gone('pager');
+      await first.keeper.signal('pager', 'KILL');
+      await gone;
+      await whole(first, 'later');
+      const { uids, memoryMb, pagerState } = specs[0];
+      await stage.kit.replacePager(first.keeper, {
+        uids,
+        memoryMb,
+        pagerState,
+        tracker,
+        memory: seal1.memory,
+      });
+      assert.equal((await Pager.attach(first.keeper)).backend, 'mapped');
+      const below = { ...specs[0], memory: seal1.memory };
+      const seal2 = await freeze(first, vms[0], below, specs[0].disk.top);
+      await vms[0].kill();
+
+      const heir = await stage.sandbox();
+      await stage.kit.restore(await heir.restore(seal2, tracker));
+      await heir.namespace.init(9);
+      await whole(heir, 'later');
+      assert.equal(await heir.namespace.sh('cd /; md5sum -c /dev/shm/own.sum'), '/dev/shm/own: OK\n');
+      await whole(second, '1');
+      assert.deepEqual(await readFiles(template), before, 'the template has changed');
+    });
+  });
+}
+
+/** What a build stores of its memory. */
+async function readFiles({ memory }: Build): Promise<Buffer[]> {
+  return Promise.all([memory.header, ...Object.values(memory.builds)].map((file) => readFile(file)));
 }
 
 const MEMORY_BYTES = 256 * 2 ** 20;

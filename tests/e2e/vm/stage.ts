@@ -10,6 +10,7 @@ import type { Build, World } from '../../../packages/host-agent/src/vmm/contract
 import { firecrackerKit } from '../../../packages/host-agent/src/vmm/firecracker/kit.ts';
 import { qemuKit } from '../../../packages/host-agent/src/vmm/qemu/kit.ts';
 import type {
+  Backend,
   BootSpec,
   Chain,
   Layer,
@@ -106,7 +107,7 @@ export class Stage implements AsyncDisposable {
       kit: this.kit,
       dir: this.dir,
       boot: async () => (await this.sandbox()).boot(),
-      restore: async (build) => (await this.sandbox()).restore(build),
+      restore: async (build, backend) => (await this.sandbox()).restore(build, 'auto', backend),
       [Symbol.asyncDispose]: () => this[Symbol.asyncDispose](),
     };
   }
@@ -169,11 +170,15 @@ export class SandboxStage {
     return { kind: 'boot', ...this.#common(tracker), disk: { sizeBytes, top: this.layer(), base: disk } };
   }
 
-  async restore(build: Build, tracker: 'auto' | Tracker = 'auto'): Promise<RestoreSpec> {
+  async restore(
+    build: Build,
+    tracker: 'auto' | Tracker = 'auto',
+    backend: Backend = 'uffd',
+  ): Promise<RestoreSpec> {
     const { sizeBytes } = await this.#stage.image();
     const { memory, vmstate } = build;
     const disk = { sizeBytes, top: this.layer(), base: build.disk };
-    return { kind: 'restore', ...this.#common(tracker), memory, vmstate, disk };
+    return { kind: 'restore', ...this.#common(tracker), memory, backend, vmstate, disk };
   }
 
   #common(tracker: 'auto' | Tracker) {

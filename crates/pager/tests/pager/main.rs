@@ -5,6 +5,7 @@ mod discard;
 mod events;
 mod handshake;
 mod lifecycle;
+mod mapped;
 mod model;
 mod support;
 mod take_over;

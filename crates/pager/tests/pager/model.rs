@@ -21,6 +21,12 @@ fn random_histories_of_a_vmm_that_tracks_its_writes() {
     run_seeds("own compare", |regions| World::boot_own("compare", regions));
 }
 
+#[test]
+fn random_histories_of_mapped_memory() {
+    run_seeds("mapped scan", |regions| World::boot_mapped("scan", regions));
+    run_seeds("mapped compare", |regions| World::boot_mapped("compare", regions));
+}
+
 fn run_seeds(tracker: &str, boot: impl Fn(&[usize]) -> World) {
     let variable = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seeds = match variable("THAW_SEED") {

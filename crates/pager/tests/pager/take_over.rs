@@ -5,18 +5,26 @@ use serde_json::json;
 use crate::support::pager::borrow;
 use crate::support::world::{World, listener};
 
+const REGIONS: &[usize] = &[200, 1, 311];
+
 #[test]
 fn after_a_death_with_scan() {
-    goes_on("scan");
+    goes_on(World::boot("scan", REGIONS));
 }
 
 #[test]
 fn after_a_death_with_compare() {
-    goes_on("compare");
+    goes_on(World::boot("compare", REGIONS));
 }
 
-fn goes_on(tracker: &'static str) {
-    let mut world = World::boot(tracker, &[200, 1, 311]);
+#[test]
+fn after_a_death_with_mapped_memory() {
+    for tracker in ["scan", "compare"] {
+        goes_on(World::boot_mapped(tracker, REGIONS));
+    }
+}
+
+fn goes_on(mut world: World) {
     for at in (0..512).step_by(3) {
         world.write(at, at as u64);
     }

@@ -1,7 +1,7 @@
 //! This test program started once more, with the library in front: maps its memory as QEMU does, then obeys lines
 //! on its standard input, a socket.
 
-use std::ffi::c_void;
+use std::ffi::{OsStr, c_void};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -12,7 +12,8 @@ use std::process::{Child, Command, Output, Stdio};
 use crate::pager::Pager;
 
 pub const MEMORY_BYTES: usize = 64 * 4096;
-const DEVICE_FD: i32 = 9;
+/// Above those that the tests open.
+const DEVICE_FD: i32 = 500;
 
 pub struct Guest {
     child: Child,
@@ -21,10 +22,12 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn start(pager: &Pager, variables: &[(&str, &str)]) -> Self {
+    pub fn start<V: AsRef<OsStr>>(pager: &Pager, variables: &[(&str, V)]) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut command = command(pager);
-        command.envs(variables.iter().copied()).stdin(Stdio::from(OwnedFd::from(theirs)));
+        command
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::from(OwnedFd::from(theirs)));
         let child = command.spawn().unwrap();
         drop(command);
         Self { child, commands: ours.try_clone().unwrap(), answers: BufReader::new(ours) }
@@ -60,6 +63,13 @@ pub fn run_to_end(pager: &Pager, name: &str, value: Option<&str>) -> Output {
         Some(value) => command.env(name, value),
         None => command.env_remove(name),
     };
+    command.stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap()
+}
+
+/// What becomes of a guest with these variables.
+pub fn run_with(pager: &Pager, variables: &[(&'static str, String)]) -> Output {
+    let mut command = command(pager);
+    command.envs(variables.iter().cloned());
     command.stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap()
 }
 
@@ -108,6 +118,8 @@ fn run() {
         let word = |page: &str| memory.cast::<u64>().wrapping_add(page.parse::<usize>().unwrap() * 512);
         let answer = match words[0] {
             "flags" => flags(memory as u64),
+            "discard" => discard(word(words[1])),
+            "stretch" => stretch(word(words[1])),
             "write" => {
                 // SAFETY: a page within the mapping.
                 unsafe { word(words[1]).write_volatile(words[2].parse().unwrap()) };
@@ -141,6 +153,24 @@ fn map_as_qemu(file: &File, maps: &str) -> *mut c_void {
         }
         memory
     }
+}
+
+/// A page over the next one of its file.
+fn stretch(page: *mut u64) -> String {
+    let thread = page as usize;
+    // A thread of its own: all of them are limited.
+    let grow = move || {
+        // SAFETY: where it succeeds it may move a page that this test does not use again.
+        let moved = unsafe { libc::mremap(thread as *mut c_void, 4096, 8192, libc::MREMAP_MAYMOVE) };
+        if moved == libc::MAP_FAILED { "refused".to_owned() } else { "done".to_owned() }
+    };
+    std::thread::spawn(grow).join().unwrap()
+}
+
+fn discard(page: *mut u64) -> String {
+    // SAFETY: a page of the mapping, to which nobody keeps references.
+    let result = unsafe { libc::madvise(page.cast(), 4096, libc::MADV_DONTNEED) };
+    if result == 0 { "done".into() } else { "refused".into() }
 }
 
 /// Which of "mg" (merged) and "hg" (huge) the kernel has noted for the mapping at `start`.

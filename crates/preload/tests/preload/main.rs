@@ -1,11 +1,13 @@
 //! The library in a process that does what QEMU does with its memory, and a pager in this one. Needs root.
 
 mod guest;
+mod image;
 mod pager;
 
 use std::process::Output;
 
-use guest::{Guest, run_to_end};
+use guest::{Guest, run_to_end, run_with};
+use image::Image;
 use pager::{Pager, serve_one};
 
 #[test]
@@ -43,9 +45,38 @@ fn a_restored_guest_gets_its_pages_from_the_pager() {
 }
 
 #[test]
+fn a_mapped_guest_reads_its_build_and_writes_to_itself() {
+    for tracker in ["scan", "compare"] {
+        let pager = Pager::listen();
+        let image = Image::write(&pager.dir, guest::MEMORY_BYTES);
+        let mut guests = [(); 2].map(|()| {
+            let mut guest = Guest::start(&pager, &image.variables(tracker));
+            let (regions, uffd, socket) = pager.accept();
+            assert_eq!(regions.as_array().unwrap().len(), 1);
+            guest.answer();
+            (guest, uffd, socket)
+        });
+        let (first, second) = guests.split_at_mut(1);
+        let (first, second) = (&mut first[0].0, &mut second[0].0);
+        for (page, value) in [(0, 0), (1, 101), (3, 103), (4, 0), (20, 120), (31, 131), (63, 0)] {
+            assert_eq!(first.ask(&format!("read {page}")), value.to_string(), "page {page}");
+        }
+        assert_eq!(first.ask("write 3 77"), "77");
+        assert_eq!(first.ask("write 4 78"), "78");
+        assert_eq!(first.ask("discard 3"), "done", "and nothing happens: the build's bytes would come back");
+        assert_eq!(first.ask("discard 4"), "done");
+        assert_eq!(first.ask("stretch 31"), "refused", "what follows in the file is not the guest's");
+        assert_eq!((first.ask("read 3"), first.ask("read 4")), ("77".into(), "78".into()));
+        assert_eq!((second.ask("read 3"), second.ask("read 4")), ("103".into(), "0".into()));
+        assert_eq!(first.ask("flags"), "");
+        image.assert_unchanged();
+    }
+}
+
+#[test]
 fn the_end_of_the_guest_ends_its_socket() {
     let pager = Pager::listen();
-    let mut guest = Guest::start(&pager, &[]);
+    let mut guest = Guest::start::<&str>(&pager, &[]);
     let (_, _uffd, socket) = pager.accept();
     guest.answer();
     drop(guest);
@@ -60,6 +91,7 @@ fn it_fails_closed() {
     let nobody = pager.dir.join("nobody").display().to_string();
     let long = "x".repeat(200);
     for (name, value, word) in [
+        ("THAW_PAGER_MODE", Some("mapped"), "THAW_MEM_HEADER_FD is not set"),
         ("THAW_MEM_PATH", None, "THAW_MEM_PATH is not set"),
         ("THAW_UFFD_DEV_FD", None, "THAW_UFFD_DEV_FD is not set"),
         ("THAW_UFFD_DEV_FD", Some("x"), "no descriptor"),
@@ -77,5 +109,36 @@ fn it_fails_closed() {
         let stderr = String::from_utf8_lossy(&stderr);
         assert_eq!(status.code(), Some(97), "{name}={value:?}: {stderr}");
         assert!(stderr.contains(word), "{name}={value:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_damaged_build_is_never_run() {
+    let pager = Pager::listen();
+    let image = Image::write(&pager.dir, guest::MEMORY_BYTES);
+    let short = Image::write(&pager.dir, guest::MEMORY_BYTES);
+    short.truncate();
+    let small = Image::write(&pager.dir, guest::MEMORY_BYTES / 2);
+    let good = image.variables("scan");
+    let with = |name: &str, value: &str| {
+        let other = |(given, was): &(&'static str, String)| {
+            (*given, if *given == name { value.to_owned() } else { was.clone() })
+        };
+        good.iter().map(other).collect::<Vec<_>>()
+    };
+    let header_only = good[3].1.split('=').next().unwrap().to_owned();
+    for (variables, word) in [
+        (short.variables("scan"), "stores less"),
+        (small.variables("scan"), "another size"),
+        (with("THAW_MEM_HEADER_FD", "2"), "header"),
+        (with("THAW_MEM_HEADER_FD", "999"), "no descriptors"),
+        (with("THAW_MEM_BUILDS", ""), "is not there"),
+        (with("THAW_MEM_BUILDS", &header_only), "no list of builds"),
+        (with("THAW_MEM_BUILDS", &format!("{header_only}=999")), "no descriptors"),
+    ] {
+        let Output { status, stderr, .. } = run_with(&pager, &variables);
+        let stderr = String::from_utf8_lossy(&stderr);
+        assert_eq!(status.code(), Some(97), "{variables:?}: {stderr}");
+        assert!(stderr.contains(word), "{variables:?}: {stderr}");
     }
 }

@@ -32,6 +32,12 @@ const sealedBytes = new Counter({
   registers,
 });
 
+export const restores = new Counter({
+  name: 'thaw_restores_total',
+  help: 'Restores of guest memory begun, by how it comes in',
+  labelNames: ['backend'] as const,
+  registers,
+});
 export const pageFaults = new Counter({
   name: 'thaw_page_faults_total',
   help: 'Page faults of guests that pagers answered',

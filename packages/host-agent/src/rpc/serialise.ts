@@ -39,7 +39,8 @@ export function sandboxInfo(host: Host, sandbox: Sandbox): MessageInitShape<type
     timeoutSec: record.timeoutSec,
     isolation: info.isolation,
     vmm: info.vmm,
-    backend: 'uffd',
+    // How a paused one's will come back.
+    backend: state.status === 'running' ? state.machine.vm.memory.backend : 'uffd',
     ...(sandbox.build === undefined ? {} : { build: build(sandbox.build) }),
     ...(state.status === 'error' ? { errorReason: state.reason } : {}),
     timingsMs: Object.fromEntries(sandbox.timings),

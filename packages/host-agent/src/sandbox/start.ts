@@ -6,11 +6,13 @@ import type { Build } from '../build/build.ts';
 import type { Guests, Identity } from '../guest/control.ts';
 import type { Host } from '../host.ts';
 import type { Keeper } from '../keeper/keeper.ts';
+import { restores } from '../metrics/metrics.ts';
 import { ROLES } from '../network/addresses.ts';
 import type { Slot } from '../network/pool.ts';
 import { limitsOf } from '../os/cgroup/limits.ts';
 import { exists } from '../os/exists.ts';
 import type { Steps } from '../os/step.ts';
+import { chooseBackend } from '../vmm/backend.ts';
 import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
 import type { Vm, Workset } from '../vmm/vmm.ts';
 import type { BootOrigin } from './boot.ts';
@@ -260,10 +262,15 @@ async function startVm(
   const { machine } = build.manifest;
   if (build.memory === null || machine === null) return host.vmm.boot({ kind: 'boot', ...base });
   const kit = await host.kitOf(machine.vmm);
+  const clone = verb !== 'resume';
+  const { backend, why } = chooseBackend(host.config.backend, { clone, memory: build.memory, kit });
+  host.log.info({ sandbox: record.id, backend, why }, 'memory is restored');
+  restores.inc({ backend });
   return kit.restore({
     kind: 'restore',
     ...base,
     memory: chainOf(build.memory),
+    backend,
     ...(await worksetOf(verb, build)),
     vmstate: build.files.vmstate,
   });

@@ -5,7 +5,7 @@ import { readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, it } from 'node:test';
 import { createHeader, parseHeader, parseRuns, serialiseHeader, storedBytes } from '@thaw/snapshot';
-import type { BootSpec, Chain, Layer, RestoreSpec, Vm, VmmKit } from './vmm.ts';
+import type { Backend, BootSpec, Chain, Layer, RestoreSpec, Vm, VmmKit } from './vmm.ts';
 
 const BLOCK = 4096;
 
@@ -16,7 +16,7 @@ export interface World<Kit extends VmmKit = VmmKit> extends AsyncDisposable {
   dir: string;
   boot(): Promise<BootSpec>;
   /** A second sandbox that starts from `build`. */
-  restore(build: Build): Promise<RestoreSpec>;
+  restore(build: Build, backend?: Backend): Promise<RestoreSpec>;
 }
 
 /** A sealed generation: memory, disk and device state of one instant. */
@@ -110,14 +110,45 @@ export function vmmContract(name: string, open: () => Promise<World>): void {
       await vm.kill();
     });
 
-    it('restores what it saved, twice', async () => {
+    it('restores what it saved, twice, on each of its backends and on no other', async () => {
       await using world = await open();
       const build = await sealOnce(world);
-      for (let round = 0; round < 2; round++) {
-        const restored = await world.kit.restore(await world.restore(build));
-        await restored.stop();
-        await restored.goOn();
-        await restored.kill();
+      for (const backend of ['uffd', 'mapped'] as const) {
+        for (let round = 0; round < 2; round++) {
+          const spec = await world.restore(build, backend);
+          if (!world.kit.backends.includes(backend)) {
+            await assert.rejects(world.kit.restore(spec), { kind: 'internal' });
+            continue;
+          }
+          const restored = await world.kit.restore(spec);
+          assert.equal(restored.memory.backend, backend);
+          await restored.stop();
+          await restored.goOn();
+          await restored.kill();
+        }
+      }
+    });
+
+    it('seals a restored VM against what it came from, on each backend', async () => {
+      await using world = await open();
+      const build = await sealOnce(world);
+      for (const backend of world.kit.backends) {
+        const spec = await world.restore(build, backend);
+        const vm = await world.kit.restore(spec);
+        await vm.stop();
+        const options = sealOptions(world.dir, spec);
+        const first = await seal(world.dir, vm, options);
+        await vm.memory.commit(first.build.memory);
+        await vm.disk.commit(first.build.disk);
+        const again = {
+          memfile: path.join(world.dir, `${backend}.again`),
+          runs: `${world.dir}/${backend}.runs`,
+        };
+        assert.equal((await vm.memory.dump(again)).storedBytes, 0, 'it stood still');
+        await vm.memory.abort();
+        await vm.kill();
+        const heir = await world.kit.restore(await world.restore(first.build));
+        await heir.kill();
       }
     });
 

@@ -7,6 +7,7 @@ import type { ChildSpec, FdSource, Keeper } from '../keeper/keeper.ts';
 import { addChain, NOFILE_MAX } from './chain.ts';
 import type { Programs } from './roles.ts';
 import type {
+  Backend,
   BootSpec,
   Chain,
   Dumped,
@@ -25,6 +26,8 @@ const COMMIT_TIMEOUT_MS = 10_000;
 const LOG_BYTES = 64 * 1024;
 
 const startedSchema = z.object({ tracker: z.enum(['scan', 'compare']) });
+/** A pager that an older host agent started does not tell its backend. */
+const runningSchema = startedSchema.extend({ backend: z.enum(['uffd', 'mapped']).default('uffd') });
 const dumpedSchema = z.object({
   stored_bytes: z.number(),
   zero_bytes: z.number(),
@@ -64,6 +67,7 @@ export interface PagerSpec {
   state: string;
   /** Where missing pages come from; nothing at a boot. */
   chain?: Chain;
+  backend: Backend;
   workset?: Workset | undefined;
 }
 
@@ -80,6 +84,11 @@ function childOf({ program, uid }: PagerSpec): ChildSpec {
   };
 }
 
+function modeOf({ chain, backend }: PagerSpec): 'boot' | 'restore' | 'mapped' {
+  if (chain === undefined) return 'boot';
+  return backend === 'mapped' ? 'mapped' : 'restore';
+}
+
 interface ChildEvent {
   role: string;
   body: { event: string; reason?: unknown; serving?: unknown };
@@ -91,12 +100,13 @@ export function pagerSocket(runDir: string): string {
 }
 
 export class Pager implements Memory {
-  readonly backend = 'uffd';
+  readonly backend: Backend;
   readonly tracker: Tracker;
   readonly #keeper: Keeper;
 
-  private constructor(keeper: Keeper, tracker: Tracker) {
+  private constructor(keeper: Keeper, { backend, tracker }: Pick<Memory, 'backend' | 'tracker'>) {
     this.#keeper = keeper;
+    this.backend = backend;
     this.tracker = tracker;
   }
 
@@ -108,7 +118,7 @@ export class Pager implements Memory {
     ];
     const request = {
       op: 'start',
-      mode: spec.chain === undefined ? 'boot' : 'restore',
+      mode: modeOf(spec),
       memory_bytes: spec.memoryBytes,
       tracker: spec.tracker,
       peer_uid: spec.vmmUid,
@@ -122,7 +132,7 @@ export class Pager implements Memory {
       keeper.spawn('pager', childOf(spec), true),
       keeper.ask('pager', request, fds, START_TIMEOUT_MS),
     ]);
-    return new Pager(keeper, startedSchema.parse(started).tracker);
+    return new Pager(keeper, { backend: spec.backend, ...startedSchema.parse(started) });
   }
 
   /** Starts a pager in the place of one that died, with what the keeper and the state file kept of that one. */
@@ -159,7 +169,7 @@ export class Pager implements Memory {
   /** A pager that runs already. */
   static async attach(keeper: Keeper): Promise<Pager> {
     const stats = await keeper.ask('pager', { op: 'stats' }, [], COMMIT_TIMEOUT_MS);
-    return new Pager(keeper, startedSchema.parse(stats).tracker);
+    return new Pager(keeper, runningSchema.parse(stats));
   }
 
   /**
@@ -277,8 +287,12 @@ function addWorkset(fds: FdSource[], workset: Workset | undefined): { workset?: 
 
 /** The pager of a VM that is about to start; it listens for its VMM. */
 export function startPager(programs: Programs, spec: BootSpec | RestoreSpec): Promise<Pager> {
-  const source = spec.kind === 'restore' ? { chain: spec.memory, workset: spec.workset } : {};
-  return Pager.start(spec.keeper, { ...pagerOf(programs, spec), ...source });
+  const pager = pagerOf(programs, spec);
+  if (spec.kind === 'boot') return Pager.start(spec.keeper, pager);
+  const { memory: chain, backend, workset } = spec;
+  // Nothing of mapped memory has to be brought in.
+  const ahead = backend === 'uffd' ? { workset } : {};
+  return Pager.start(spec.keeper, { ...pager, chain, backend, ...ahead });
 }
 
 /** Another pager for a VMM whose own has died. */
@@ -293,6 +307,7 @@ function pagerOf(programs: Programs, spec: Omit<PagerParts, 'memory'>): PagerSpe
     uid: spec.uids.pager,
     vmmUid: spec.uids.vmm,
     memoryBytes: spec.memoryMb * 2 ** 20,
+    backend: 'uffd',
     tracker: spec.tracker,
     state: spec.pagerState,
   };

@@ -28,8 +28,8 @@ export interface VmmInfo {
   tscKhz: number;
 }
 
-/** How a VM's pages come in, and how its written ones are found. */
-export type Backend = 'uffd';
+/** How a VM's pages come in (`backend.ts`), and how its written ones are found. */
+export type Backend = 'uffd' | 'mapped';
 export type Tracker = 'scan' | 'compare';
 
 /** A header file and, by build id, the data file of every build it names. All are host paths. */
@@ -84,6 +84,8 @@ export interface BootSpec extends VmSpec {
 export interface RestoreSpec extends VmSpec {
   kind: 'restore';
   memory: Chain;
+  /** One of the kit's. */
+  backend: Backend;
   /** Pages to bring in before the VM asks for them. */
   workset?: Workset;
   /** Device state, as `save` wrote it. */
@@ -102,6 +104,8 @@ export interface Workset {
 /** Chooses and starts VMs; one for the whole host agent. */
 export interface VmmKit {
   readonly info: VmmInfo;
+  /** What a restore may ask for. */
+  readonly backends: readonly Backend[];
   /** A VM whose kernel has just been started. When it throws, nothing of the VM runs. */
   boot(spec: BootSpec): Promise<Vm>;
   /** A VM that runs on from its device state. When it throws, nothing of the VM runs. */

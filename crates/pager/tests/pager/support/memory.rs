@@ -1,5 +1,6 @@
 //! A VMM's side of userfaultfd: memory, its registration and the handshake's regions.
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -43,6 +44,16 @@ impl Memory {
             pages.extend((0..*count).map(|page| (end + page * PAGE) as *mut u8));
         }
         Self { pages, regions }
+    }
+
+    /// Maps a page of a file over one of memory, privately.
+    pub fn map(&self, page: usize, file: &File, offset: u64) {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        let at = self.pages[page].cast();
+        // SAFETY: over a page of our own, which nobody has looked at yet.
+        let mapped = unsafe { libc::mmap(at, PAGE, prot, flags, file.as_raw_fd(), offset as libc::off_t) };
+        assert_eq!(mapped, at, "{}", io::Error::last_os_error());
     }
 
     pub fn count(&self) -> usize {
@@ -92,7 +103,7 @@ impl Memory {
         assert_eq!(unsafe { libc::munmap(self.pages[page].cast(), count * PAGE) }, 0);
     }
 
-    /// Registers all regions with a new userfaultfd.
+    /// Registers all regions with a new userfaultfd; none of them if `mode` is 0.
     pub fn register(&self, features: u32, mode: u64) -> OwnedFd {
         // SAFETY: plain arguments.
         let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) };
@@ -103,7 +114,7 @@ impl Memory {
         // SAFETY: the structure this request takes.
         let done = unsafe { libc::ioctl(fd.as_raw_fd(), UFFDIO_API as _, &raw mut api) };
         assert_eq!(done, 0, "features {features:#x}: {}", io::Error::last_os_error());
-        for (start, length) in &self.regions {
+        for (start, length) in self.regions.iter().filter(|_| mode != 0) {
             let range = uffdio_range { start: *start as u64, len: *length as u64 };
             let mut register = uffdio_register { range, mode, ioctls: 0 };
             // SAFETY: the structure this request takes.

@@ -1,10 +1,11 @@
 //! A stand-in for the VMM: this test program started once more. It has registered memory, shakes hands with the
 //! pager, and does what single lines on its standard input (a socket) tell it, answering each with a line.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use linux_raw_sys::general::{
@@ -18,6 +19,8 @@ use super::memory::{MISSING, Memory, WP, send};
 #[derive(Clone, Copy, Debug)]
 pub struct Wiring {
     pub restore: bool,
+    /// Restored by mapping the files that `pieces`, beside the image, names.
+    pub mapped: bool,
     pub scan: bool,
     /// Fork, remap and unmap events as well.
     pub all_events: bool,
@@ -39,6 +42,7 @@ impl StandIn {
             .args(["--ignored", "--exact", "support::stand_in::run", "--nocapture"])
             .env("STAND_IN_REGIONS", regions.join(","))
             .env("STAND_IN_RESTORE", flag(wiring.restore))
+            .env("STAND_IN_MAPPED", flag(wiring.mapped))
             .env("STAND_IN_SCAN", flag(wiring.scan))
             .env("STAND_IN_ALL_EVENTS", flag(wiring.all_events))
             .env("STAND_IN_SOCKET", pager_socket)
@@ -86,11 +90,15 @@ fn run() {
     let flag = |name: &str| std::env::var(name).unwrap() == "1";
     let wiring = Wiring {
         restore: flag("STAND_IN_RESTORE"),
+        mapped: flag("STAND_IN_MAPPED"),
         scan: flag("STAND_IN_SCAN"),
         all_events: flag("STAND_IN_ALL_EVENTS"),
     };
     let regions: Vec<usize> = regions.split(',').map(|pages| pages.parse().unwrap()).collect();
     let mut memory = Memory::new(&regions);
+    if wiring.mapped {
+        map(&memory);
+    }
     let uffd = memory.register(features(wiring), mode(wiring));
     let socket = UnixStream::connect(std::env::var("STAND_IN_SOCKET").unwrap()).unwrap();
     send(&socket, memory.json().as_bytes(), &[uffd.as_fd()]);
@@ -116,10 +124,21 @@ fn features(wiring: Wiring) -> u32 {
 }
 
 fn mode(wiring: Wiring) -> u64 {
-    match (wiring.restore, wiring.scan) {
+    match (wiring.restore && !wiring.mapped, wiring.scan) {
+        (false, false) if wiring.mapped => 0,
         (true, true) => MISSING | WP,
         (true, false) => MISSING,
         (false, _) => WP,
+    }
+}
+
+/// Lines of `PAGE OFFSET FILE`.
+fn map(memory: &Memory) {
+    let image = PathBuf::from(std::env::var("STAND_IN_IMAGE").unwrap());
+    for line in std::fs::read_to_string(image.with_file_name("pieces")).unwrap().lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let file = File::open(image.with_file_name(words[2])).unwrap();
+        memory.map(words[0].parse().unwrap(), &file, words[1].parse().unwrap());
     }
 }
 

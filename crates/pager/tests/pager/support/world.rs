@@ -38,6 +38,7 @@ pub struct World {
     /// What the keeper keeps of the handshake: userfaultfd and socket.
     kept: Vec<OwnedFd>,
     own: Option<OwnDiffs>,
+    mapped: bool,
 }
 
 /// Of a VMM that writes what changed into a file by itself.
@@ -67,7 +68,7 @@ impl World {
         let fds = [listener(&dir, 0), state(&dir, 0)];
         let request = start_request("boot", pages * PAGE, tracker);
         pager.ask(request, &borrow(&fds)).unwrap();
-        let wiring = Wiring { restore: false, scan: tracker == "scan", all_events };
+        let wiring = Wiring { restore: false, mapped: false, scan: tracker == "scan", all_events };
         let vmm = StandIn::start(wiring, regions, &dir.path.join("socket-0"), &dir.path.join("image"));
         let event = pager.shake_hands(vmm.child.id());
         assert_eq!((event.json["regions"].clone(), event.fds.len()), (json!(regions.len()), 2));
@@ -88,12 +89,18 @@ impl World {
             state: "state-0".to_owned(),
             kept,
             own: None,
+            mapped: false,
         }
     }
 
     /// With a VMM that tracks its writes by itself.
     pub fn boot_own(tracker: &'static str, regions: &[usize]) -> Self {
         Self { own: Some(OwnDiffs::default()), ..Self::boot(tracker, regions) }
+    }
+
+    /// With a VMM that is restored by mapping its builds. Nothing can be discarded then.
+    pub fn boot_mapped(tracker: &'static str, regions: &[usize]) -> Self {
+        Self { mapped: true, ..Self::boot(tracker, regions) }
     }
 
     pub fn pages(&self) -> usize {
@@ -119,6 +126,9 @@ impl World {
     }
 
     pub fn discard(&mut self, at: usize, count: usize) {
+        if self.mapped {
+            return;
+        }
         self.vmm.tell(&format!("discard {at} {count}"));
         self.model[at * PAGE..][..count * PAGE].fill(0);
     }
@@ -218,7 +228,8 @@ impl World {
         let mut fds = vec![listener(&self.dir, n), state(&self.dir, n)];
         self.state = format!("state-{n}");
         fds.extend(source);
-        let mut request = start_request("restore", self.model.len(), self.tracker);
+        let mode = if self.mapped { "mapped" } else { "restore" };
+        let mut request = start_request(mode, self.model.len(), self.tracker);
         request["header"] = json!(2);
         request["builds"] = builds;
         if let Some(name) = workset {
@@ -229,8 +240,9 @@ impl World {
         let result = self.pager.ask(request, &borrow(&fds)).unwrap();
         assert_eq!(result["tracker"], self.tracker);
         let scan = self.tracker == "scan" && self.own.is_none();
-        let wiring = Wiring { restore: true, scan, all_events: self.all_events };
+        let wiring = Wiring { restore: true, mapped: self.mapped, scan, all_events: self.all_events };
         let socket = self.dir.path.join(format!("socket-{n}"));
+        self.write_pieces();
         self.vmm = StandIn::start(wiring, &self.regions, &socket, &self.dir.path.join("image"));
         self.kept = self.pager.shake_hands(self.vmm.child.id()).fds;
         let files = self.read_builds();
@@ -265,6 +277,15 @@ impl World {
             pager.ask(request, &borrow(&fds)).unwrap();
             pager.shake_hands(pid).fds
         });
+    }
+
+    /// What a VMM maps: each page that a build stores.
+    fn write_pieces(&self) {
+        let line = |(at, place): (usize, &Place)| {
+            place.map(|(id, offset)| format!("{at} {offset} {}.memfile\n", format_build_id(&id)))
+        };
+        let lines: String = self.places.iter().enumerate().filter_map(line).collect();
+        std::fs::write(self.dir.path.join("pieces"), lines).unwrap();
     }
 
     fn next_id(&self) -> BuildId {

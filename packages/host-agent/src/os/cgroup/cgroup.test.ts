@@ -164,6 +164,25 @@ test('both versions on one machine: each controller where it is', async () => {
   assert.equal(read('cpu/thaw-abc123/sb1/cpu.cfs_quota_us'), '200000');
 });
 
+test('all sandboxes together have the shares of each, and a minimum without any', async () => {
+  for (const [sources, file, one] of [
+    [version1, 'cpu/thaw-abc123/cpu.shares', 1024],
+    [version2, 'unified/thaw-abc123/cpu.weight', 100],
+  ] as const) {
+    const options = { instance: INSTANCE, group: 'auto', sources: sources() };
+    const cgroups = await Cgroups.open(options, folders());
+    await Promise.all(['sb1', 'sb2', 'sb3'].map((id) => cgroups.make(id, LIMITS)));
+    assert.equal(read(file), String(3 * one));
+    await cgroups.make('sb4', { ...LIMITS, shares: 4 });
+    assert.equal(read(file), String(7 * one));
+    await cgroups.remove('sb1');
+    assert.equal(read(file), String(6 * one));
+    await Promise.all(['sb2', 'sb3', 'sb4'].map((id) => cgroups.remove(id)));
+    assert.equal(read(file), String(one));
+    await cgroups[Symbol.asyncDispose]();
+  }
+});
+
 test('without cgroups, read-only or switched off: nothing is limited, and it says why', async () => {
   const none = await Cgroups.open({ instance: INSTANCE, group: 'auto', sources: sources([], '') });
   assert.deepEqual(none.controllers, []);

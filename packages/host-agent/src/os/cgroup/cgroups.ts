@@ -7,7 +7,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { all } from '../all.ts';
 import { CONTROLLERS, type Controller, readLayout, type Tree } from './layout.ts';
-import { type Limits, settings } from './limits.ts';
+import { type Limits, SHARES, settings } from './limits.ts';
 import {
   availableControllers,
   type CgroupSources,
@@ -44,6 +44,7 @@ export class Cgroups implements AsyncDisposable {
   readonly missing: Readonly<Partial<Record<Controller, string>>>;
   readonly #trees: readonly (Tree & { folder: string })[];
   readonly #folders: Folders;
+  #weighing: Promise<void> = Promise.resolve();
 
   private constructor(
     trees: readonly (Tree & { folder: string })[],
@@ -84,6 +85,7 @@ export class Cgroups implements AsyncDisposable {
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.remove(id));
     await all(this.#trees.map((tree) => this.#makeIn(tree, id, limits)));
+    await this.#weigh();
     undo.move();
   }
 
@@ -96,6 +98,28 @@ export class Cgroups implements AsyncDisposable {
   /** Removes a sandbox's group, whose processes have ended. A missing one is no error. */
   async remove(id: string): Promise<void> {
     for (const tree of this.#trees) await this.#removeGroup(sandboxGroup(tree.folder, id));
+    await this.#weigh();
+  }
+
+  /**
+   * The instance's group gets the shares of all groups in it: else the kernel gives all sandboxes together the share of one
+   * process. One after another, so that none writes an older sum.
+   */
+  #weigh(): Promise<void> {
+    this.#weighing = this.#weighing.then(async () => {
+      for (const tree of this.#trees) {
+        if (!tree.controllers.includes('cpu')) continue;
+        const { name, one, max } = SHARES[tree.version];
+        const groups = (await groupsIn(tree.folder)).map((id) => sandboxGroup(tree.folder, id));
+        const shares = await Promise.all(
+          groups.map((group) => readFile(setting(group, name), 'utf8').then(Number, () => 0)),
+        );
+        const sum = shares.reduce((all, each) => all + each, 0);
+        // Another instance may have taken the empty group away.
+        await write(setting(tree.folder, name), String(Math.min(max, Math.max(one, sum)))).catch(() => {});
+      }
+    });
+    return this.#weighing;
   }
 
   /** Removes the groups of all sandboxes that are not in `keep`; those that still have processes stay. */

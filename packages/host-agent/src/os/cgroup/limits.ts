@@ -39,6 +39,17 @@ export function limitsOf(sandbox: { vcpus: number; memoryMb: number }): Limits {
   };
 }
 
+/** The file in which a group's share of busy processors is said, and the most that it may be. */
+export const SHARES = {
+  1: { name: 'cpu.shares', one: 1024, max: 262_144 },
+  2: { name: 'cpu.weight', one: 100, max: 10_000 },
+} as const;
+
+function shareOf(version: 1 | 2, shares: number): Setting {
+  const { name, one, max } = SHARES[version];
+  return { name, value: String(Math.min(max, one * shares)) };
+}
+
 export function settings(version: 1 | 2, controller: Controller, limits: Limits): Setting[] {
   const quota = String(Math.round(limits.cpus * PERIOD_US));
   switch (controller) {
@@ -46,12 +57,12 @@ export function settings(version: 1 | 2, controller: Controller, limits: Limits)
       return version === 2
         ? [
             { name: 'cpu.max', value: `${quota} ${PERIOD_US}`, optional: true },
-            { name: 'cpu.weight', value: String(Math.min(10_000, 100 * limits.shares)) },
+            shareOf(version, limits.shares),
           ]
         : [
             { name: 'cpu.cfs_period_us', value: String(PERIOD_US), optional: true },
             { name: 'cpu.cfs_quota_us', value: quota, optional: true },
-            { name: 'cpu.shares', value: String(Math.min(262_144, 1024 * limits.shares)) },
+            shareOf(version, limits.shares),
           ];
     case 'memory':
       return version === 2

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { it } from 'node:test';
 import type { Keeper } from '../../keeper/keeper.ts';
 import { type Build, seal, vmmContract, type World } from '../contract.ts';
-import type { BootSpec } from '../vmm.ts';
+import type { Backend, BootSpec } from '../vmm.ts';
 import { FakeKit } from './kit.ts';
 
 async function open(kit = new FakeKit()): Promise<World<FakeKit>> {
@@ -34,10 +34,11 @@ async function open(kit = new FakeKit()): Promise<World<FakeKit>> {
     kit,
     dir,
     boot,
-    async restore(build: Build) {
+    async restore(build: Build, backend: Backend = 'uffd') {
       const spec = await boot();
       const { memory, vmstate } = build;
-      return { ...spec, kind: 'restore', memory, vmstate, disk: { ...spec.disk, base: build.disk } };
+      const disk = { ...spec.disk, base: build.disk };
+      return { ...spec, kind: 'restore', memory, backend, vmstate, disk };
     },
     [Symbol.asyncDispose]: () => rm(dir, { recursive: true }),
   };

@@ -24,6 +24,7 @@ const MAGIC = 'fake device state';
 
 export class FakeKit implements VmmKit {
   readonly info = INFO;
+  readonly backends = ['uffd', 'mapped'] as const;
   readonly #fault: Fault;
 
   constructor(fault: Fault = () => {}) {
@@ -58,7 +59,8 @@ export class FakeKit implements VmmKit {
     const chain = spec.kind === 'restore' ? spec.memory : undefined;
     const pages = await Pages.open(spec.memoryMb * 2 ** 20, chain);
     const disk = await FakeDisk.start(spec.disk, this.#fault);
-    return new FakeVm(new FakeMemory(pages, this.#fault), disk, this.#fault);
+    const backend = spec.kind === 'restore' ? spec.backend : 'uffd';
+    return new FakeVm(new FakeMemory(pages, backend, this.#fault), disk, this.#fault);
   }
 }
 

@@ -2,18 +2,19 @@
 import { writeFile } from 'node:fs/promises';
 import { serialiseRuns } from '@thaw/snapshot';
 import type { Fault } from '../../os/step.ts';
-import type { Chain, Dumped, Memory, MemoryStats } from '../vmm.ts';
+import type { Backend, Chain, Dumped, Memory, MemoryStats } from '../vmm.ts';
 import { type Pages, totals } from './pages.ts';
 
 export class FakeMemory implements Memory {
-  readonly backend = 'uffd';
+  readonly backend: Backend;
   readonly tracker = 'scan';
   readonly pages: Pages;
   readonly #fault: Fault;
   #dumped: Set<number> | undefined;
 
-  constructor(pages: Pages, fault: Fault) {
+  constructor(pages: Pages, backend: Backend, fault: Fault) {
     this.pages = pages;
+    this.backend = backend;
     this.#fault = fault;
   }
 

@@ -28,6 +28,8 @@ export async function firecrackerKit(programs: Binaries): Promise<VmmKit> {
   };
   return {
     info,
+    // Its own mapping of a file wants all of the memory in one, and tells nobody where that is.
+    backends: ['uffd'],
     boot: (spec: BootSpec): Promise<Vm> => start(binaries, info, spec),
     restore: (spec: RestoreSpec): Promise<Vm> => start(binaries, info, spec),
     attach: (keeper, spec): Promise<Vm> => attach(info, keeper, spec),

@@ -38,6 +38,8 @@ const JAILER_BASE = 'jailer';
 
 export async function start(binaries: Binaries, info: VmmInfo, spec: BootSpec | RestoreSpec): Promise<Vm> {
   const { keeper } = spec;
+  if (spec.kind === 'restore' && spec.backend !== 'uffd')
+    throw new ThawError('internal', 'the VM did not start', { cause: `no backend ${spec.backend}` });
   await using undo = new AsyncDisposableStack();
   const vmstate = spec.kind === 'restore' ? spec.vmstate : undefined;
   undo.defer(() => rm(spec.snapshotDir, { recursive: true, force: true }));

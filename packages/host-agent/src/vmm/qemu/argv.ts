@@ -7,8 +7,8 @@ export const MACHINE = 'microvm';
 /** Runs everywhere; `max` and `host` would tie a snapshot to one processor. */
 export const CPU_MODEL = 'Nehalem';
 
-/** Descriptors that the VMM inherits from the keeper. */
-export const FD = { userfaultfd: 10, monitor: 11, vmstate: 12 } as const;
+/** Descriptors that the VMM inherits from the keeper; those of builds follow their header's. */
+export const FD = { userfaultfd: 10, monitor: 11, vmstate: 12, memoryHeader: 13 } as const;
 
 export const JAIL = {
   kernel: '/boot/vmlinux',

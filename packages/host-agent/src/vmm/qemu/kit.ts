@@ -33,6 +33,7 @@ export async function qemuKit(options: QemuOptions): Promise<VmmKit> {
   };
   return {
     info,
+    backends: ['uffd', 'mapped'],
     boot: (spec: BootSpec): Promise<Vm> => start(binaries, info, spec),
     restore: (spec: RestoreSpec): Promise<Vm> => start(binaries, info, spec),
     attach: (keeper, { uids }): Promise<Vm> => attach(info, keeper, uids.vmm),

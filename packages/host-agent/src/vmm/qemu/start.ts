@@ -13,7 +13,7 @@ import type { Keeper } from '../../keeper/keeper.ts';
 import { BlockStore, startDisk } from '../disk.ts';
 import { Pager, startPager } from '../memory.ts';
 import { endRoles, type Programs } from '../roles.ts';
-import type { BootSpec, RestoreSpec, Vm, VmmInfo } from '../vmm.ts';
+import type { BootSpec, Chain, RestoreSpec, Vm, VmmInfo } from '../vmm.ts';
 import { argv, FD, JAIL } from './argv.ts';
 import { Qmp } from './qmp.ts';
 import { QemuVm } from './vm.ts';
@@ -25,6 +25,7 @@ export interface Binaries extends Programs {
 
 const HANDSHAKE_TIMEOUT_MS = 2000;
 const GREETING_TIMEOUT_MS = 5000;
+const NOFILE_MAX = 512;
 const LOG_BYTES = 256 * 1024;
 
 export async function start(binaries: Binaries, info: VmmInfo, spec: BootSpec | RestoreSpec): Promise<Vm> {
@@ -107,6 +108,7 @@ function spawnQemu(
 ): Promise<{ pid: number }> {
   const { keeper, uids } = spec;
   const state = spec.kind === 'restore' ? [{ as: FD.vmstate, open: spec.vmstate, flags: 'r' as const }] : [];
+  const image = spec.kind === 'restore' && spec.backend === 'mapped' ? imageOf(spec.memory) : NO_IMAGE;
   return keeper.spawn('vmm', {
     argv: argv({
       program: binaries.qemu,
@@ -123,8 +125,9 @@ function spawnQemu(
       THAW_MEM_PATH: JAIL.memory,
       THAW_UFFD_DEV_FD: String(FD.userfaultfd),
       THAW_PAGER_SOCKET: JAIL.pagerSocket,
-      THAW_PAGER_MODE: spec.kind,
+      THAW_PAGER_MODE: memory.backend === 'mapped' ? 'mapped' : spec.kind,
       THAW_TRACKER: memory.tracker,
+      ...image.env,
     },
     uid: uids.vmm,
     gid: uids.vmm,
@@ -134,8 +137,31 @@ function spawnQemu(
       { as: FD.userfaultfd, open: '/dev/userfaultfd', flags: 'rw' },
       { as: FD.monitor, listen: monitorSocket(keeper), uid: 0, mode: 0o600 },
       ...state,
+      ...image.fds,
     ],
-    rlimits: { nofile: 512 },
+    rlimits: { nofile: NOFILE_MAX + image.fds.length },
     log_bytes: LOG_BYTES,
   });
+}
+
+interface Image {
+  env: Record<string, string>;
+  fds: { as: number; open: string; flags: 'r' }[];
+}
+
+const NO_IMAGE: Image = { env: {}, fds: [] };
+
+/** What the preload library maps a build's memory from. */
+function imageOf({ header, builds }: Chain): Image {
+  const files = Object.entries(builds).map(([id, open], index) => ({
+    id,
+    fd: { as: FD.memoryHeader + 1 + index, open, flags: 'r' as const },
+  }));
+  return {
+    env: {
+      THAW_MEM_HEADER_FD: String(FD.memoryHeader),
+      THAW_MEM_BUILDS: files.map(({ id, fd }) => `${id}=${fd.as}`).join(','),
+    },
+    fds: [{ as: FD.memoryHeader, open: header, flags: 'r' }, ...files.map(({ fd }) => fd)],
+  };
 }
