@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use crate::support::files::listener;
 use crate::support::pager::borrow;
-use crate::support::world::{World, listener};
+use crate::support::world::World;
 
 #[test]
 fn after_a_death_with_scan() {
