@@ -51,14 +51,15 @@ impl Pagemap {
     /// Reports the pages written since they were last protected, and protects them in the same step.
     /// Needs memory registered for asynchronous write tracking: `PermissionDenied` otherwise.
     pub fn take_written(&self, range: Range<u64>, mut each: impl FnMut(Range<u64>)) -> io::Result<()> {
-        let query = Query {
-            flags: PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
-            inverted: PAGE_IS_PFNZERO,
-            all_of: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
-            any_of: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-            report: PAGE_IS_WRITTEN,
-        };
-        self.scan(&query, range, |found| each(found.start..found.end))
+        let flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC;
+        self.scan(&Query { flags, ..WRITTEN }, range, |found| each(found.start..found.end))
+    }
+
+    /// Reports the pages written since they were last protected, and changes nothing. As `take_written`.
+    pub fn written(&self, range: Range<u64>, mut each: impl FnMut(Range<u64>)) -> io::Result<()> {
+        self.scan(&Query { flags: PM_SCAN_CHECK_WPASYNC, ..WRITTEN }, range, |found| {
+            each(found.start..found.end)
+        })
     }
 
     /// Reports the pages that are present or swapped out, those of the zero page apart.
@@ -141,6 +142,15 @@ struct Query {
     any_of: u32,
     report: u32,
 }
+
+/// Pages that are there, are not the zero page and were written to.
+const WRITTEN: Query = Query {
+    flags: 0,
+    inverted: PAGE_IS_PFNZERO,
+    all_of: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
+    any_of: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+    report: PAGE_IS_WRITTEN,
+};
 
 fn scan_once(file: &File, query: &Query, range: Range<u64>, ranges: &mut [page_region]) -> io::Result<usize> {
     let mut arg = pm_scan_arg {

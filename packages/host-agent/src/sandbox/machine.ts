@@ -31,6 +31,8 @@ interface Parts {
   memoryBase: BuildId | null;
   top: number;
   hold: Disposable;
+  /** Where the record of the pages needed first is kept besides with the next seal. */
+  workset?: string | undefined;
 }
 
 export class Machine {
@@ -51,6 +53,7 @@ export class Machine {
   #hold: Disposable;
   #ended: Promise<void> | undefined;
   #recording: NodeJS.Timeout | undefined;
+  readonly #workset: string | undefined;
 
   constructor(parts: Parts) {
     this.#host = parts.host;
@@ -67,14 +70,34 @@ export class Machine {
     this.memoryBase = parts.memoryBase;
     this.#top = parts.top;
     this.#hold = parts.hold;
+    this.#workset = parts.workset;
   }
 
-  /** What the VM needs after its first second is no longer what its next start waits for. */
+  /** What the VM needs after its first answer, or its first second, is no longer what its next start waits for. */
   endRecording(): void {
-    this.#recording = setTimeout(() => {
-      this.vm.memory.endWorkset().catch(() => {});
-    }, RECORD_MS);
+    this.#recording = setTimeout(() => this.answered(), RECORD_MS);
     this.#recording.unref();
+  }
+
+  /** A call into the guest has ended. */
+  answered(): void {
+    if (this.#recording === undefined) return;
+    clearTimeout(this.#recording);
+    this.#recording = undefined;
+    // Only a hint: whatever goes wrong, the next start is slower.
+    this.#keepRecord().catch(() => {});
+  }
+
+  async #keepRecord(): Promise<void> {
+    const { memory } = this.vm;
+    if (this.#workset === undefined) return await memory.endWorkset();
+    const { workset: file } = this.#paths;
+    await rm(file, { force: true });
+    try {
+      if (await memory.writeWorkset(file)) await rename(file, this.#workset);
+    } finally {
+      await rm(file, { force: true });
+    }
   }
 
   /** What a restarted host agent needs to take this VM over. `moving`: it is about to stand on another build. */

@@ -1,6 +1,8 @@
 //! What a pager is given: files in a folder that any user can enter, and a header in its normal form.
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -47,6 +49,33 @@ pub fn header(places: &[Place], generation: u64, builds: &[BuildId]) -> Vec<u8> 
         bytes.extend_from_slice(&storage.to_le_bytes());
     }
     bytes
+}
+
+/// Kinds of pages in the file of a working set.
+pub const READ: u64 = 0;
+pub const GUESSED: u64 = 1;
+pub const WRITTEN: u64 = 2;
+
+/// The file of a working set: runs of pages, and of which kind they are.
+pub fn record(pages: u64, runs: &[(Range<u64>, u64)]) -> Vec<u8> {
+    let run = |(run, kind): &(Range<u64>, u64)| [run.start, (run.end - run.start) | kind << 62];
+    let mut words = vec![u64::from_le_bytes(*b"thawset1"), pages];
+    words.extend(runs.iter().flat_map(run));
+    let sum =
+        words.iter().fold(0xcbf2_9ce4_8422_2325u64, |sum, word| (sum ^ word).wrapping_mul(0x100_0000_01b3));
+    words.push(sum);
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// The pages of such a file, and of which kind each is.
+pub fn read_record(bytes: &[u8]) -> BTreeMap<u64, u64> {
+    let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+    let [_, _, runs @ .., _] = words.as_slice() else { panic!("{} words", words.len()) };
+    let pages = |[start, length]: &[u64; 2]| {
+        let (start, kind) = (*start, length >> 62);
+        (start..start + (length & !(3 << 62))).map(move |page| (page, kind))
+    };
+    runs.as_chunks::<2>().0.iter().flat_map(pages).collect()
 }
 
 /// A temporary folder any user can enter.

@@ -45,6 +45,21 @@ struct OwnDiffs {
     file: Option<PathBuf>,
 }
 
+/// What a restore knows of the pages that will be needed.
+#[derive(Clone, Copy, Default)]
+pub struct Hint<'a> {
+    /// The file of a recorded working set, in the world's folder.
+    pub record: Option<&'a str>,
+    pub turn: Option<u64>,
+    pub likely: bool,
+}
+
+impl<'a> Hint<'a> {
+    pub fn recorded(name: &'a str) -> Self {
+        Self { record: Some(name), ..Self::default() }
+    }
+}
+
 /// The result of a dump.
 pub struct Dumped {
     pub id: BuildId,
@@ -199,11 +214,11 @@ impl World {
 
     /// Ends VMM and pager, and starts both from the last commit. What was not committed is gone.
     pub fn restore(&mut self) {
-        self.restore_ahead(None, None);
+        self.restore_ahead(Hint::default());
     }
 
-    /// As `restore`, with the file of a recorded working set.
-    pub fn restore_ahead(&mut self, workset: Option<&str>, sample: Option<u64>) {
+    /// As `restore`, with pages installed ahead.
+    pub fn restore_ahead(&mut self, hint: Hint<'_>) {
         self.vmm.child.kill().unwrap();
         self.vmm.child.wait().unwrap();
         self.own = self.own.as_ref().map(|_| OwnDiffs::default());
@@ -218,9 +233,10 @@ impl World {
         let mut request = start_request("restore", self.model.len(), self.tracker);
         request["header"] = json!(2);
         request["builds"] = builds;
-        if let Some(name) = workset {
+        request["likely"] = json!(hint.likely);
+        if let Some(name) = hint.record {
             request["workset"] = json!(fds.len());
-            request["sample"] = json!(sample);
+            request["turn"] = json!(hint.turn);
             fds.push(File::open(self.dir.path.join(name)).unwrap().into());
         }
         let result = self.pager.ask(request, &borrow(&fds)).unwrap();
