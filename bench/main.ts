@@ -12,7 +12,10 @@ import { api } from './api.ts';
 import { faults } from './fault.ts';
 import { type Figure, table } from './figure.ts';
 import { lifecycle } from './lifecycle.ts';
+import { paging } from './paging.ts';
 
+/** They take half a second each. */
+const PAGING_ROUNDS = 25;
 const OUT = path.join(import.meta.dirname, 'out');
 
 async function main(version: string, rounds: number, signal: AbortSignal): Promise<void> {
@@ -32,6 +35,7 @@ async function main(version: string, rounds: number, signal: AbortSignal): Promi
     figures.push(...(await api({ thaw, url: own.url, key: own.key, data: own.data, progress })));
     await own.stop();
   }
+  figures.push(...(await paging(PAGING_ROUNDS, signal, progress)));
   await mkdir(OUT, { recursive: true });
   await writeFile(path.join(OUT, 'bench.json'), `${JSON.stringify(figures, null, 2)}\n`);
   const { length: cpus } = os.cpus();
