@@ -66,6 +66,6 @@ export function table(figures: readonly Figure[]): string {
 }
 
 /** Three significant digits. */
-function rounded(value: number): number {
+export function rounded(value: number): number {
   return Number(value.toPrecision(3));
 }

@@ -15,7 +15,10 @@ import { faults } from './fault.ts';
 import { type Figure, table } from './figure.ts';
 import { frozen } from './frozen.ts';
 import { lifecycle } from './lifecycle.ts';
+import { paging } from './paging.ts';
 
+/** They take half a second each. */
+const PAGING_ROUNDS = 25;
 const OUT = path.join(import.meta.dirname, 'out');
 
 async function main(version: string, rounds: number, signal: AbortSignal): Promise<void> {
@@ -41,6 +44,7 @@ async function main(version: string, rounds: number, signal: AbortSignal): Promi
     await cold.stop();
   }
   figures.push(...(await clones({ version, signal, rounds, progress })));
+  figures.push(...(await paging(PAGING_ROUNDS, signal, progress)));
   await mkdir(OUT, { recursive: true });
   await writeFile(path.join(OUT, 'bench.json'), `${JSON.stringify(figures, null, 2)}\n`);
   const { length: cpus } = os.cpus();

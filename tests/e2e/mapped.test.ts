@@ -16,7 +16,9 @@ for (const tracker of ['auto', 'compare']) {
   describe(`clones with mapped memory and THAW_DIRTY=${tracker} (seed ${seed})`, () => {
     let thaw: TestThaw;
     before(async () => {
-      thaw = await startThaw({ env: { THAW_DIRTY: tracker, THAW_MEMORY: 'mapped' } });
+      thaw = await startThaw({
+        env: { THAW_DIRTY: tracker, THAW_MEMORY: 'mapped', THAW_KEPT_BOOTS: '0' },
+      });
     });
     afterEach(() => thaw.destroyAll());
     after(() => thaw?.stop());

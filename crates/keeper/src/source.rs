@@ -40,6 +40,10 @@ pub enum Source {
     Pagemap {
         pagemap: String,
     },
+    /// /proc/PID/clear_refs of a running child, likewise.
+    ClearRefs {
+        clear_refs: String,
+    },
     /// A descriptor that came with an earlier event, see `forward.rs`.
     Kept {
         kept: String,
@@ -90,20 +94,28 @@ impl Source {
                 Ok(fd)
             }
             Self::Tmpfile { tmpfile: size_bytes } => Ok(memory_file(*size_bytes)?),
-            Self::Pagemap { pagemap: role } => {
-                let running = |child: &&Child| child.is_running() && child.role.as_ref() == Some(role);
-                let child = stock.children.values().find(running);
-                let child =
-                    child.ok_or_else(|| ControlError::new("unavailable", format!("no {role} runs")))?;
-                let path = format!("/proc/{}/pagemap", child.pid);
-                open_path(&path, OpenFlags::R).map_err(|error| failed(&path, error))
-            }
+            Self::Pagemap { pagemap: role } => open_of_child(stock, role, "pagemap", OpenFlags::R),
+            Self::ClearRefs { clear_refs: role } => open_of_child(stock, role, "clear_refs", OpenFlags::W),
             Self::Kept { kept: name } => match stock.kept.get(name) {
                 Some(fd) => Ok(fd.try_clone()?),
                 None => Err(ControlError::new("not_found", format!("no descriptor is kept as {name}"))),
             },
         }
     }
+}
+
+/// A file of /proc/PID.
+fn open_of_child(
+    stock: &Stock<'_>,
+    role: &String,
+    name: &str,
+    flags: OpenFlags,
+) -> Result<OwnedFd, ControlError> {
+    let running = |child: &&Child| child.is_running() && child.role.as_ref() == Some(role);
+    let child = stock.children.values().find(running);
+    let child = child.ok_or_else(|| ControlError::new("unavailable", format!("no {role} runs")))?;
+    let path = format!("/proc/{}/{name}", child.pid);
+    open_path(&path, flags).map_err(|error| failed(&path, error))
 }
 
 fn failed(path: &str, error: io::Error) -> ControlError {

@@ -15,11 +15,13 @@
 //!
 //! `thaw-pager probe DEVICE` tells what this kernel can do (`probe.rs`).
 
+mod ahead;
 mod collect;
 mod commit;
 mod diff;
 mod dump;
 mod handshake;
+mod install;
 mod latency;
 mod memory;
 mod mmap;
@@ -29,6 +31,7 @@ mod pagemap;
 mod probe;
 mod process;
 mod regions;
+mod rounds;
 mod seccomp;
 mod serve;
 mod session;
@@ -36,6 +39,7 @@ mod source;
 mod start;
 mod state;
 mod stats;
+mod touched;
 mod uffd;
 mod vmm;
 mod workset;
@@ -49,7 +53,7 @@ use serde_json::{Value, json};
 use thaw_control::{ControlError, Request, child_channel};
 
 use crate::pagemap::Pagemap;
-use crate::session::{Mode, Session};
+use crate::session::Session;
 
 fn main() -> ExitCode {
     end_on_panic();
@@ -101,39 +105,31 @@ fn answer(session: &Session, request: Request) -> Result<Value, ControlError> {
 }
 
 /// The descriptor that the field `name` of a request stands for.
-fn take_named(mut request: Request, name: &str) -> Result<OwnedFd, ControlError> {
+fn take_named(request: &mut Request, name: &str) -> Result<OwnedFd, ControlError> {
     let index = request.json.get(name).and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok());
     request.take_fd(index.ok_or_else(|| ControlError::invalid(format!("{name}: which descriptor?")))?)
 }
 
 /// Ends the recording. With a file, writes the pages needed until then, those installed ahead included.
-fn take_workset(session: &Session, request: Request) -> Result<Value, ControlError> {
-    if session.recorder.end()
-        && session.mode == Mode::Mapped
-        && let Err(error) = note_touched(session)
-    {
+fn take_workset(session: &Session, mut request: Request) -> Result<Value, ControlError> {
+    if let Err(error) = session.end_recording() {
         eprintln!("thaw-pager: the working set is not recorded: {error}");
     }
     match request.json.get("file") {
         None => Ok(json!({})),
-        Some(_) => Ok(json!({"pages": session.recorder.write(take_named(request, "file")?)?})),
+        Some(_) => Ok(json!({"pages": session.recorder.write(take_named(&mut request, "file")?)?})),
     }
 }
 
-/// No fault tells which pages of a mapped build the VM needed; those are there.
-fn note_touched(session: &Session) -> std::io::Result<()> {
-    let Ok(vmm) = session.running_vmm() else { return Ok(()) };
-    dump::walk(session, vmm, |pages, found| {
-        if !found.zero {
-            session.recorder.add(pages);
-        }
-    })
-}
-
-/// The VMM's /proc/PID/pagemap, opened by the keeper. To be given after the handshake and before the first dump.
-fn take_pagemap(session: &Session, request: Request) -> Result<Value, ControlError> {
-    let fd = take_named(request, "pagemap")?;
-    session.running_vmm()?.set_pagemap(Pagemap::adopt(File::from(fd), session.peer_uid)?);
+/// The VMM's /proc/PID/pagemap, opened by the keeper, and, if pages come in ahead, its clear_refs. To be given after the
+/// handshake and before the first dump.
+fn take_pagemap(session: &Session, mut request: Request) -> Result<Value, ControlError> {
+    let vmm = session.running_vmm()?;
+    if request.json.get("clear_refs").is_some() {
+        vmm.set_clear_refs(File::from(take_named(&mut request, "clear_refs")?));
+    }
+    vmm.set_pagemap(Pagemap::adopt(File::from(take_named(&mut request, "pagemap")?), session.peer_uid)?);
+    session.mark_untouched();
     Ok(json!({}))
 }
 

@@ -6,7 +6,9 @@ use std::os::fd::AsFd;
 use std::sync::atomic::AtomicU64;
 
 use rustix::fs::fstat;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+
+use crate::page_set::PAGE_BYTES;
 
 /// A whole file, readable. The file must not shrink while it is mapped: builds never change.
 #[derive(Debug)]
@@ -39,6 +41,27 @@ impl FileMap {
         // SAFETY: `address..address + length` is mapped readable until drop, and its file does not change.
         unsafe { std::slice::from_raw_parts(self.address.cast(), self.length) }
     }
+}
+
+/// What is to become of mapped bytes that will be read soon.
+#[derive(Clone, Copy)]
+pub enum Soon {
+    /// They are read from the disk, in the background.
+    Fetched,
+    /// They are there, in this process's page tables too, when the call returns (Linux 5.14).
+    Mapped,
+}
+
+/// A hint for bytes of a `FileMap`; whatever becomes of it, they read the same.
+pub fn prepare(bytes: &[u8], soon: Soon) {
+    let advice = match soon {
+        Soon::Fetched => Advice::WillNeed,
+        Soon::Mapped => Advice::LinuxPopulateRead,
+    };
+    let start = bytes.as_ptr().map_addr(|address| address & !(PAGE_BYTES as usize - 1));
+    let length = bytes.len() + (bytes.as_ptr() as usize - start as usize);
+    // SAFETY: neither advice changes what the memory holds, and the range belongs to a borrowed slice.
+    let _ = unsafe { madvise(start.cast_mut().cast(), length, advice) };
 }
 
 impl Drop for FileMap {

@@ -60,15 +60,13 @@ impl Pagemap {
         own: bool,
         mut each: impl FnMut(Range<u64>),
     ) -> io::Result<()> {
-        let without = PAGE_IS_PFNZERO | if own { PAGE_IS_FILE } else { 0 };
-        let query = Query {
-            flags: PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
-            inverted: without,
-            all_of: PAGE_IS_WRITTEN | without,
-            any_of: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-            report: PAGE_IS_WRITTEN,
-        };
-        self.scan(&query, range, |found| each(found.start..found.end))
+        let flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC;
+        self.scan(&written(own, flags), range, |found| each(found.start..found.end))
+    }
+
+    /// Reports the pages written since they were last protected, and changes nothing. As `take_written`.
+    pub fn written(&self, range: Range<u64>, own: bool, mut each: impl FnMut(Range<u64>)) -> io::Result<()> {
+        self.scan(&written(own, PM_SCAN_CHECK_WPASYNC), range, |found| each(found.start..found.end))
     }
 
     /// Reports the pages that are present or swapped out, those of the zero page and of files apart.
@@ -153,6 +151,18 @@ struct Query {
     all_of: u32,
     any_of: u32,
     report: u32,
+}
+
+/// Pages that are there, are not the zero page (`own`: nor a file's) and were written to.
+fn written(own: bool, flags: u32) -> Query {
+    let without = PAGE_IS_PFNZERO | if own { PAGE_IS_FILE } else { 0 };
+    Query {
+        flags,
+        inverted: without,
+        all_of: PAGE_IS_WRITTEN | without,
+        any_of: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+        report: PAGE_IS_WRITTEN,
+    }
 }
 
 fn scan_once(file: &File, query: &Query, range: Range<u64>, ranges: &mut [page_region]) -> io::Result<usize> {

@@ -52,7 +52,7 @@ fn serve_one_page(device: &str, scan: bool) -> io::Result<()> {
     // SAFETY: the structure this request takes.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), UFFDIO_REGISTER as _, &raw mut register) })?;
     let uffd = Uffd::adopt(fd.as_fd().try_clone_to_owned()?, page as u64, PAGE_BYTES)?;
-    match uffd.copy(page as u64, &[0xa5; PAGE_BYTES as usize], scan) {
+    match uffd.copy(page as u64, &[0xa5; PAGE_BYTES as usize], scan, true) {
         Install::Done => {}
         other => return Err(io::Error::other(format!("a page can't be installed: {other:?}"))),
     }

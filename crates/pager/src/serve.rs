@@ -1,40 +1,39 @@
-//! Serves page faults. One thread, and no allocation per fault:
+//! Serves page faults. One thread, without allocation or lock per fault:
 //!
-//! 1. sleep until the VMM faults, ends, or somebody else connects;
+//! 1. sleep until the VMM faults, unless there are pages to install ahead;
 //! 2. read all waiting events. The kernel hands out faults before a discard that happened earlier, and refuses to
 //!    install anything while a discard is unread: so discards are applied first, then the faults answered;
-//! 3. for each fault the page itself, then its neighbours within an aligned window, as far as they come from the
-//!    same place. A page that is there already stays: the kernel says so;
-//! 4. faults that the kernel refused meanwhile wait for the next round;
-//! 5. while nothing waits, pages of the recorded working set, a few at a time.
+//! 3. for each fault the page itself, then its neighbours;
+//! 4. faults that the kernel refused meanwhile wait for the next round, and so do, for a short while, those on pages
+//!    that come in ahead anyway;
+//! 5. pages to install ahead, a few at a time. A second thread does that too until all are there, a third one watches
+//!    for the end of the VMM.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::handshake::{accept, await_vmm};
-use crate::page_set::{PAGE_BYTES, PageSet, new_words};
-use crate::regions::{Region, Regions};
-use crate::session::{Mode, Session, Tracker, lock};
-use crate::source::{Piece, Source};
-use crate::uffd::{Event, EventBuffer, Install};
+use crate::install::Installer;
+use crate::page_set::PAGE_BYTES;
+use crate::regions::Regions;
+use crate::session::Session;
+use crate::source::Source;
+use crate::uffd::{EVENTS_MAX, Event, EventBuffer, Install};
 use crate::vmm::Vmm;
 
-/// Larger windows bring many times more bytes than the guest uses, smaller ones more faults.
-const WINDOW_PAGES: u64 = 16;
-/// So many pages are installed ahead at once: a fault waits for no more than these.
-const AHEAD_PAGES: u64 = 64;
 /// At most one fault waits per thread of the VMM.
 const FAULTS_MAX: usize = 4096;
 const RETRY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
-const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+/// How long a fault may wait for pages that come in ahead.
+const HOLD: Duration = Duration::from_micros(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// Waits for the VMM, unless this process took one over, and serves it until it ends.
+/// Waits for the VMM, unless this process took one over, and serves it. Returns if there will be none.
 pub fn serve(session: &Session, listener: OwnedFd) -> std::io::Result<()> {
     let taken_over = session.vmm.get();
     let vmm = match taken_over {
@@ -46,107 +45,200 @@ pub fn serve(session: &Session, listener: OwnedFd) -> std::io::Result<()> {
         }
     };
     session.state.set_regions(&vmm.regions());
-    session.report_handshake(vmm)?;
-    let installed = new_words(session.pages());
+    let installer = Installer::new(session, vmm);
     let mut server = Server {
         session,
         vmm,
+        installer: &installer,
         regions: vmm.regions(),
-        protect: session.mode == Mode::Restore && session.tracker() == Tracker::Scan,
-        installed: PageSet::new(&installed),
+        source: session.source(),
+        sources: session.sources(),
         waiting: Vec::with_capacity(FAULTS_MAX),
-        ahead: std::mem::take(&mut lock(&session.ahead)),
+        batch: None,
+        faulted: false,
     };
     if taken_over.is_some() {
         // Whose fault the dead one had read waits for an answer that never comes: it asks again.
         server.regions.iter().for_each(|region| server.wake(region.base, region.size));
     }
-    server.run(&listener)?;
-    session.report_gone();
+    std::thread::scope(|scope| {
+        if session.ahead.is_left() {
+            session.ahead.begin_help();
+            scope.spawn(|| install_ahead(session, vmm, &installer));
+        }
+        if let Err(error) = session.report_handshake(vmm) {
+            session.report_failed(&format!("the handshake was not told: {error}"), false);
+        }
+        scope.spawn(|| report_end(session, vmm, &listener));
+        if let Err(error) = server.run() {
+            session.report_failed(&format!("serving ended: {error}"), false);
+        }
+    });
     Ok(())
+}
+
+/// The VMM's death shows on its socket and its process, never on the userfaultfd: the fault thread sleeps on.
+fn report_end(session: &Session, vmm: &Vmm, listener: &OwnedFd) {
+    let ended = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
+    loop {
+        let mut polled = [
+            PollFd::new(&vmm.socket, PollFlags::RDHUP),
+            PollFd::new(&vmm.process, PollFlags::IN),
+            PollFd::new(listener, PollFlags::IN),
+        ];
+        let woken = rustix::io::retry_on_intr(|| poll(&mut polled, None));
+        let [socket, process, caller] = polled.map(|fd| fd.revents());
+        if woken.is_err() || socket.intersects(ended) || process.contains(PollFlags::IN) {
+            return session.report_gone();
+        }
+        if caller.contains(PollFlags::IN) && matches!(accept(listener), Ok(Some(_))) {
+            session.report_failed("a second connection was refused", true);
+        }
+    }
+}
+
+/// Beside the fault thread, which may wait or have faults to answer.
+fn install_ahead(session: &Session, vmm: &Vmm, installer: &Installer<'_>) {
+    let source = session.source();
+    while let Some(mut wanted) = session.ahead.take() {
+        while !session.ahead.gate.install(|| installer.install_ahead(&source, &vmm.regions(), &mut wanted)) {
+            std::thread::yield_now();
+        }
+    }
+    session.ahead.end_help();
+    while !session.ahead.is_done() {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    session.mark_untouched();
 }
 
 struct Server<'a> {
     session: &'a Session,
     vmm: &'a Vmm,
+    installer: &'a Installer<'a>,
     regions: Arc<Regions>,
-    /// Pages are installed write-protected, so that a later write shows.
-    protect: bool,
-    /// Pages that were installed and not discarded since: a window need not try them. A hint only.
-    installed: PageSet<'a>,
-    /// Addresses of faults that are read and not answered.
-    waiting: Vec<u64>,
-    /// Pages to install while nothing waits.
-    ahead: VecDeque<Range<u64>>,
+    source: Arc<Source>,
+    /// Which of the session's sources that is.
+    sources: u64,
+    /// Faults that are read and not answered.
+    waiting: Vec<Fault>,
+    /// Pages taken to be installed ahead.
+    batch: Option<Range<u64>>,
+    /// The VM runs, or its monitor touches its memory.
+    faulted: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Fault {
+    address: u64,
+    /// When it was read.
+    since: Instant,
 }
 
 /// What is to be done about a fault.
 enum Answer {
     Answered,
-    /// The kernel refused for now.
+    /// Not yet: the kernel refuses, or the page comes in ahead.
     Later,
 }
 
 impl Server<'_> {
-    fn run(&mut self, listener: &OwnedFd) -> std::io::Result<()> {
+    fn run(&mut self) -> std::io::Result<()> {
+        let (rounds, ahead) = (&self.session.rounds, &self.session.ahead);
+        rounds.open();
         let mut events = EventBuffer::new();
-        while self.sleep(listener)? {
-            let _round = lock(&self.session.round);
-            let started = Instant::now();
-            loop {
-                self.vmm.uffd.read(&mut events)?;
-                let more = events.is_full() && self.waiting.len() + crate::uffd::EVENTS_MAX <= FAULTS_MAX;
-                for event in events.take() {
-                    self.note(event);
-                }
-                if !more {
-                    break;
-                }
+        loop {
+            let is_alone = self.waiting.is_empty() && !self.is_ahead_left() && !ahead.is_helped();
+            if is_alone {
+                self.vmm.uffd.wait(&mut events)?;
+            } else {
+                self.sleep()?;
             }
-            let source = self.session.source();
-            let mut left = 0;
-            for index in 0..self.waiting.len() {
-                let address = self.waiting[index];
-                if matches!(self.answer(&source, address, started), Answer::Later) {
-                    self.waiting[left] = address;
-                    left += 1;
-                }
+            rounds.begin();
+            if is_alone {
+                self.take_note(&mut events)?;
+            } else {
+                ahead.gate.read(|| {
+                    self.vmm.uffd.read(&mut events)?;
+                    self.take_note(&mut events)
+                })?;
             }
-            self.waiting.truncate(left);
-            if left == 0 {
-                self.install_ahead(&source);
-            }
+            self.answer_all();
+            rounds.end();
+            self.install_ahead();
         }
-        Ok(())
     }
 
-    /// False when the VMM has ended. Its death shows on its socket and its process, never on the userfaultfd.
-    fn sleep(&self, listener: &OwnedFd) -> std::io::Result<bool> {
-        let ended = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
-        let mut polled = [
-            PollFd::new(&self.vmm.uffd, PollFlags::IN),
-            PollFd::new(&self.vmm.socket, PollFlags::RDHUP),
-            PollFd::new(&self.vmm.process, PollFlags::IN),
-            PollFd::new(listener, PollFlags::IN),
-        ];
-        let limit = match (self.waiting.is_empty(), self.ahead.is_empty()) {
-            (true, true) => None,
-            (true, false) => Some(&AT_ONCE),
-            (false, _) => Some(&RETRY),
+    /// Until something is to be done.
+    fn sleep(&self) -> std::io::Result<()> {
+        let limit = match (self.waiting.is_empty(), self.is_ahead_left()) {
+            (_, true) => return Ok(()),
+            (true, false) => None,
+            (false, false) => Some(&RETRY),
         };
-        rustix::io::retry_on_intr(|| poll(&mut polled, limit))?;
-        if polled[1].revents().intersects(ended) || polled[2].revents().contains(PollFlags::IN) {
-            return Ok(false);
+        self.vmm.uffd.poll(limit)
+    }
+
+    fn is_ahead_left(&self) -> bool {
+        self.batch.is_some() || self.session.ahead.is_ready()
+    }
+
+    /// Of the events read, and of all that wait behind them.
+    fn take_note(&mut self, events: &mut EventBuffer) -> std::io::Result<()> {
+        loop {
+            let more = events.is_full() && self.waiting.len() + EVENTS_MAX <= FAULTS_MAX;
+            for event in events.take() {
+                self.note(event);
+            }
+            if !more {
+                return Ok(());
+            }
+            self.vmm.uffd.read(events)?;
         }
-        if polled[3].revents().contains(PollFlags::IN) && accept(listener)?.is_some() {
-            self.session.report_failed("a second connection was refused", true);
+    }
+
+    fn answer_all(&mut self) {
+        if self.sources != self.session.sources() {
+            self.sources = self.session.sources();
+            self.source = self.session.source();
         }
-        Ok(true)
+        let mut left = 0;
+        for index in 0..self.waiting.len() {
+            let fault = self.waiting[index];
+            if matches!(self.answer(fault), Answer::Later) {
+                self.waiting[left] = fault;
+                left += 1;
+            }
+        }
+        self.waiting.truncate(left);
+    }
+
+    fn install_ahead(&mut self) {
+        if !self.is_ahead_left() {
+            return;
+        }
+        let Some(mut batch) = self.batch.take().or_else(|| self.session.ahead.begin_batch()) else { return };
+        if self.installer.install_ahead(&self.source, &self.regions, &mut batch) {
+            self.session.ahead.end_batch();
+        } else {
+            self.batch = Some(batch);
+        }
+        if self.faulted && self.waiting.is_empty() {
+            // The VM may wait for this very processor.
+            std::thread::yield_now();
+        }
     }
 
     fn note(&mut self, event: Event) {
         match event {
-            Event::Missing { address } => self.waiting.push(address),
+            Event::Missing { address, write } => {
+                if write {
+                    let pages = self.regions.pages(page_start(address)..page_start(address) + PAGE_BYTES);
+                    pages.for_each(|pages| self.session.recorder.note_written(pages));
+                }
+                self.faulted = true;
+                self.waiting.push(Fault { address, since: Instant::now() });
+            }
             Event::Protected { address } => {
                 // Only a peer that registered for it gets here; its write just has to go on.
                 if let Err(error) = self.vmm.uffd.unprotect(page_start(address), PAGE_BYTES) {
@@ -176,7 +268,7 @@ impl Server<'_> {
     fn forget(&self, addresses: Range<u64>) {
         for pages in self.regions.pages(addresses) {
             self.session.state.removed().insert(pages.clone());
-            self.installed.remove(pages);
+            self.installer.forget(pages);
         }
     }
 
@@ -187,16 +279,23 @@ impl Server<'_> {
         }
     }
 
-    fn answer(&mut self, source: &Source, address: u64, started: Instant) -> Answer {
-        let Some(region) = self.regions.at(address).copied() else {
+    /// The VM takes less time to touch pages that are all there than to wait for one after the other. So who waits for one
+    /// that comes in ahead, sleeps until many are there.
+    fn holds(&self, page: u64, since: Instant) -> bool {
+        self.session.ahead.is_coming(page) && since.elapsed() < HOLD
+    }
+
+    fn answer(&self, Fault { address, since }: Fault) -> Answer {
+        let Some(region) = self.regions.at(address) else {
             self.session.report_failed(&format!("fault at {address:#x}, outside of every region"), true);
             return Answer::Answered;
         };
         let offset = page_start(address) - region.base + region.offset;
-        let piece = source.piece(offset);
-        let page = offset / PAGE_BYTES;
-        let zero = self.is_zero(&piece, page);
-        match self.install(&region, &piece, zero, page..page + 1) {
+        if self.holds(offset / PAGE_BYTES, since) {
+            return Answer::Later;
+        }
+        let place = self.installer.find(&self.source, region, offset / PAGE_BYTES);
+        match self.installer.install_one(&place) {
             Install::Done => {}
             Install::Busy => return Answer::Later,
             Install::Present => self.wake(page_start(address), PAGE_BYTES),
@@ -207,138 +306,11 @@ impl Server<'_> {
             }
         }
         let counters = &self.session.counters;
-        counters.latency.record(started.elapsed());
+        counters.latency.record(since.elapsed());
         counters.faults.fetch_add(1, Ordering::Relaxed);
         counters.pages_faulted.fetch_add(1, Ordering::Relaxed);
-        self.install_neighbours(&region, &piece, zero, page);
+        self.installer.install_neighbours(&place);
         Answer::Answered
-    }
-
-    fn is_zero(&self, piece: &Piece<'_>, page: u64) -> bool {
-        piece.is_zero() || self.session.state.removed().contains(page)
-    }
-
-    /// The rest of the window around a page that was just installed. Whatever does not go is left to its own fault.
-    fn install_neighbours(&mut self, region: &Region, piece: &Piece<'_>, zero: bool, page: u64) {
-        let window = page - page % WINDOW_PAGES..page - page % WINDOW_PAGES + WINDOW_PAGES;
-        let first = piece.range.start.max(region.offset) / PAGE_BYTES;
-        let last = piece.range.end.min(region.offset + region.size) / PAGE_BYTES;
-        let end = window.end.min(last);
-        let mut next = window.start.max(first);
-        while next < end {
-            if !self.belongs(piece, zero, next) {
-                next += 1;
-                continue;
-            }
-            let start = next;
-            while next < end && self.belongs(piece, zero, next) {
-                next += 1;
-            }
-            if !self.install_run(region, piece, zero, start..next) {
-                return;
-            }
-        }
-    }
-
-    /// The next pages of the working set. What the kernel refuses is left to its faults.
-    fn install_ahead(&mut self, source: &Source) {
-        let Some(wanted) = self.ahead.pop_front() else { return };
-        let start = wanted.start * PAGE_BYTES;
-        let Some(region) = self.regions.holding(start).copied() else { return };
-        let piece = source.piece(start);
-        let zero = self.is_zero(&piece, wanted.start);
-        let last = piece.range.end.min(region.offset + region.size) / PAGE_BYTES;
-        let limit = wanted.end.min(last).min(wanted.start + AHEAD_PAGES);
-        let mut end = wanted.start;
-        while end < limit && self.belongs(&piece, zero, end) {
-            end += 1;
-        }
-        let mut next = wanted.start + 1;
-        if end > wanted.start {
-            let done = match self.install(&region, &piece, zero, wanted.start..end) {
-                Install::Done => end - wanted.start,
-                Install::Part(bytes) => bytes / PAGE_BYTES,
-                // An event must be read first.
-                Install::Busy => {
-                    self.ahead.push_front(wanted);
-                    return;
-                }
-                Install::Present => 0,
-                _ => {
-                    self.ahead.clear();
-                    return;
-                }
-            };
-            self.session.counters.pages_ahead.fetch_add(done, Ordering::Relaxed);
-            next = wanted.start + done.max(1);
-        }
-        if next < wanted.end {
-            self.ahead.push_front(next..wanted.end);
-        }
-    }
-
-    fn belongs(&self, piece: &Piece<'_>, zero: bool, page: u64) -> bool {
-        !self.installed.contains(page) && self.is_zero(piece, page) == zero
-    }
-
-    /// False if it is better to stop.
-    fn install_run(&mut self, region: &Region, piece: &Piece<'_>, zero: bool, mut pages: Range<u64>) -> bool {
-        while !pages.is_empty() {
-            match self.install(region, piece, zero, pages.clone()) {
-                Install::Done => {
-                    self.count_neighbours(pages.end - pages.start);
-                    return true;
-                }
-                Install::Part(bytes) => {
-                    self.count_neighbours(bytes / PAGE_BYTES);
-                    pages.start += bytes / PAGE_BYTES;
-                }
-                Install::Present => {
-                    self.installed.insert(pages.start..pages.start + 1);
-                    pages.start += 1;
-                }
-                _ => return false,
-            }
-        }
-        true
-    }
-
-    fn count_neighbours(&self, pages: u64) {
-        self.session.counters.pages_faulted.fetch_add(pages, Ordering::Relaxed);
-    }
-
-    fn install(&mut self, region: &Region, piece: &Piece<'_>, zero: bool, pages: Range<u64>) -> Install {
-        let range = pages.start * PAGE_BYTES..pages.end * PAGE_BYTES;
-        let to = range.start - region.offset + region.base;
-        let counters = &self.session.counters;
-        let bytes = if zero { None } else { piece.bytes(range.clone()) };
-        let outcome = match bytes {
-            None => self.vmm.uffd.zero(to, range.end - range.start),
-            Some(bytes) => {
-                let mut outcome = self.vmm.uffd.copy(to, bytes, self.protect);
-                if outcome == Install::Refused && self.protect {
-                    // Registered for missing pages only: no write marks there, dumps will compare.
-                    self.protect = false;
-                    outcome = self.vmm.uffd.copy(to, bytes, false);
-                }
-                outcome
-            }
-        };
-        let done = match outcome {
-            Install::Done => range.end - range.start,
-            Install::Part(bytes) => bytes,
-            _ => 0,
-        };
-        if done > 0 {
-            self.installed.insert(pages.start..pages.start + done / PAGE_BYTES);
-            self.session.recorder.note(pages.start..pages.start + done / PAGE_BYTES);
-            let total = if bytes.is_some() { &counters.bytes_copied } else { &counters.bytes_zeroed };
-            total.fetch_add(done, Ordering::Relaxed);
-            if let (Some(_), Some(served)) = (bytes, piece.served()) {
-                served.fetch_add(done, Ordering::Relaxed);
-            }
-        }
-        outcome
     }
 }
 

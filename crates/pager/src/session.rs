@@ -1,20 +1,24 @@
 //! One VM's memory: what the thread that serves faults and the thread that answers requests share.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use rustix::io::Errno;
 use serde_json::json;
 use thaw_control::{Channel, ControlError};
 
+use crate::ahead::Ahead;
+use crate::dump;
 use crate::latency::Latency;
 use crate::page_set::PAGE_BYTES;
 use crate::pagemap::Found;
+use crate::rounds::Rounds;
 use crate::source::{BytesByBuild, Source};
 use crate::state::State;
+use crate::touched;
 use crate::vmm::Vmm;
-use crate::workset::Recorder;
+use crate::workset::{Kind, RUN_PAGES_MAX, Recorder};
 
 /// Failures told to the keeper; more of them say nothing new, and a VMM must not be able to flood it.
 const REPORTS_MAX: u64 = 32;
@@ -47,17 +51,21 @@ pub struct Session {
     pub state: State,
     pub counters: Counters,
     pub recorder: Recorder,
-    /// Pages to install ahead of their faults.
-    pub ahead: Mutex<VecDeque<Range<u64>>>,
+    /// The kernel marks the pages that are written, as far as was known at the start.
+    marks_writes: bool,
+    pub ahead: Ahead,
     pub bytes_by_build: Mutex<BytesByBuild>,
     /// Set at the handshake.
     pub vmm: OnceLock<Vmm>,
-    /// Held while events that were read are not yet dealt with.
-    pub round: Mutex<()>,
+    pub rounds: Rounds,
     channel: Arc<Channel>,
     source: Mutex<Arc<Source>>,
+    /// How often it was replaced.
+    sources: AtomicU64,
     tracker: Mutex<Tracker>,
     gone: AtomicBool,
+    /// Which pages that came in ahead are touched shows from now on.
+    marked: AtomicBool,
     /// A whole dump waits for its commit.
     pub dumped: AtomicBool,
     reports: AtomicU64,
@@ -100,15 +108,18 @@ impl Session {
                 read_frozen_bytes: zero(),
                 latency: Latency::new(),
             },
+            marks_writes: tracker == Tracker::Scan,
             recorder: Recorder::new(memory_bytes / PAGE_BYTES),
-            ahead: Mutex::default(),
+            ahead: Ahead::none(memory_bytes / PAGE_BYTES),
             bytes_by_build: Mutex::default(),
             vmm: OnceLock::new(),
-            round: Mutex::new(()),
+            rounds: Rounds::default(),
             channel,
             source: Mutex::new(Arc::new(source)),
+            sources: zero(),
             tracker: Mutex::new(tracker),
             gone: AtomicBool::new(false),
+            marked: AtomicBool::new(false),
             dumped: AtomicBool::new(false),
             reports: zero(),
         }
@@ -129,6 +140,12 @@ impl Session {
 
     pub fn set_source(&self, source: Source) {
         *lock(&self.source) = Arc::new(source);
+        self.sources.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes when `source` does.
+    pub fn sources(&self) -> u64 {
+        self.sources.load(Ordering::Acquire)
     }
 
     pub fn tracker(&self) -> Tracker {
@@ -142,7 +159,87 @@ impl Session {
     /// Waits until every event that was read before this call is dealt with. A discard goes on in the VMM as soon as
     /// its event is read, which may be before `removed` says so.
     pub fn settle(&self) {
-        drop(lock(&self.round));
+        self.rounds.settle();
+    }
+
+    /// Takes note of pages that came in. What an earlier run wrote shows again by the kernel's marks, if there are any.
+    pub fn note(&self, pages: Range<u64>, kind: Kind) {
+        match (kind, self.marks_writes) {
+            (Kind::Written, false) => {
+                self.recorder.note(pages.clone(), Kind::Read);
+                self.recorder.note_written(pages);
+            }
+            (Kind::Written, true) => self.recorder.note(pages, Kind::Guessed),
+            _ => self.recorder.note(pages, kind),
+        }
+    }
+
+    /// What was written until now is known by the kernel's marks, where there are any; else by who waited to write.
+    pub fn end_recording(&self) -> std::io::Result<()> {
+        if !self.recorder.is_on() {
+            return Ok(());
+        }
+        let recorded = self.running_vmm().map_or(Ok(()), |vmm| self.record(vmm));
+        self.recorder.end();
+        recorded
+    }
+
+    fn record(&self, vmm: &Vmm) -> std::io::Result<()> {
+        if self.mode == Mode::Mapped {
+            self.record_touched(vmm)?;
+        }
+        if self.tracker() != Tracker::Scan {
+            return Ok(());
+        }
+        match self.record_written(vmm) {
+            // Memory that is registered for missing pages only, as a VMM does that tracks its writes itself.
+            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// No fault tells which pages of a mapped build the VM needed; those are there.
+    fn record_touched(&self, vmm: &Vmm) -> std::io::Result<()> {
+        dump::walk(self, vmm, |pages, found| {
+            let mut start = pages.start;
+            while start < pages.end && !found.zero {
+                let end = pages.end.min(start + RUN_PAGES_MAX);
+                self.recorder.note(start..end, Kind::Read);
+                start = end;
+            }
+        })
+    }
+
+    fn record_written(&self, vmm: &Vmm) -> std::io::Result<()> {
+        let regions = vmm.regions();
+        let pagemap = vmm.pagemap(self.peer_uid)?;
+        regions.iter().try_for_each(|region| {
+            pagemap.written(region.addresses(), self.mode == Mode::Mapped, |addresses| {
+                regions.pages(addresses).for_each(|pages| self.recorder.note_written(pages));
+            })
+        })
+    }
+
+    /// Once all pages are there that come in ahead, and the VMM's file is too: to be called when either happened.
+    pub fn mark_untouched(&self) {
+        let file = self.vmm.get().and_then(Vmm::clear_refs);
+        if let (Some(file), true) = (file, self.ahead.is_done() && !self.ahead.is_helped())
+            && self.counters.pages_ahead.load(Ordering::Relaxed) > 0
+            && !self.marked.load(Ordering::Relaxed)
+            && touched::clear(file).is_ok()
+        {
+            self.marked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that came in ahead and that the VM has not touched (see `touched`); none if nobody knows.
+    pub fn untouched_bytes(&self) -> Option<u64> {
+        let ahead = self.counters.pages_ahead.load(Ordering::Relaxed) * PAGE_BYTES;
+        if ahead == 0 {
+            return Some(0);
+        }
+        let vmm = self.running_vmm().ok().filter(|_| self.marked.load(Ordering::Relaxed))?;
+        touched::untouched_bytes(vmm).ok().map(|bytes| bytes.min(ahead))
     }
 
     /// The VMM, as long as it lives.

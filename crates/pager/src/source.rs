@@ -16,12 +16,17 @@ use crate::page_set::PAGE_BYTES;
 /// Headers larger than this are refused: 32 million entries.
 const HEADER_BYTES_MAX: u64 = 64 + 40 * (1 << 25);
 
+/// At most so many entries of a page each are looked through for one page.
+const STRETCH_BYTES: u64 = 16 * PAGE_BYTES;
+
 /// An immutable image of the guest's memory. Without a header it is all zero.
 pub struct Source {
     header: Option<Header>,
     builds: Vec<Build>,
     /// For each entry of the header, the index of its build.
     build_of: Vec<u32>,
+    /// For each stretch of memory, the entry that its first byte is in: a lookup costs the same however many there are.
+    first_of: Vec<u32>,
     memory_bytes: u64,
 }
 
@@ -50,7 +55,7 @@ struct Stored<'a> {
 impl Source {
     /// All zero: what a VM boots with.
     pub fn empty(memory_bytes: u64) -> Self {
-        Self { header: None, builds: Vec::new(), build_of: Vec::new(), memory_bytes }
+        Self { header: None, builds: Vec::new(), build_of: Vec::new(), first_of: Vec::new(), memory_bytes }
     }
 
     /// Checks that the header fits the memory and that every build is given and as long as the header needs.
@@ -80,15 +85,19 @@ impl Source {
             .filter_map(|id| Some((id, maps.remove(id)?)))
             .map(|(id, map)| Build { map, bytes_served: Arc::clone(counters.entry(*id).or_default()) })
             .collect();
-        Ok(Self { header: Some(header), builds, build_of, memory_bytes })
+        let first_of = first_of(&header);
+        Ok(Self { header: Some(header), builds, build_of, first_of, memory_bytes })
     }
 
     /// The piece that holds a byte of guest memory.
     pub fn piece(&self, offset: u64) -> Piece<'_> {
-        let found = self.header.as_ref().and_then(|header| Some((header, header.entry_index(offset).ok()?)));
-        let Some((header, index)) = found else {
+        let Some(header) = &self.header else {
             return Piece { range: 0..self.memory_bytes, stored: None };
         };
+        let stretch = (offset / STRETCH_BYTES) as usize;
+        let first = self.first_of[stretch] as usize;
+        let last = self.first_of.get(stretch + 1).map_or(header.entries.len() - 1, |index| *index as usize);
+        let index = first + header.entries[first + 1..=last].partition_point(|entry| entry.offset <= offset);
         let entry = &header.entries[index];
         let stored = (!entry.is_zero()).then(|| {
             let build = &self.builds[self.build_of[index] as usize];
@@ -99,6 +108,35 @@ impl Source {
             }
         });
         Piece { range: entry.offset..entry.end(), stored }
+    }
+
+    /// The bytes that builds hold of a range of pages.
+    pub fn stored(&self, pages: Range<u64>) -> impl Iterator<Item = &[u8]> {
+        let (mut at, end) = (pages.start * PAGE_BYTES, pages.end * PAGE_BYTES);
+        std::iter::from_fn(move || {
+            (at < end).then(|| {
+                let piece = self.piece(at);
+                let part = at..piece.range.end.min(end);
+                at = part.end;
+                piece.bytes(part)
+            })
+        })
+        .flatten()
+    }
+
+    /// The pages that the image's own build stores: what changed last. The first `limit` of them.
+    pub fn own(&self, limit: u64) -> impl Iterator<Item = Range<u64>> {
+        let entries = self
+            .header
+            .iter()
+            .flat_map(|header| header.entries.iter().filter(move |entry| entry.build == header.build));
+        let mut left = limit;
+        entries.map_while(move |entry| {
+            let pages = (entry.length / PAGE_BYTES).min(left);
+            left -= pages;
+            let start = entry.offset / PAGE_BYTES;
+            (pages > 0).then_some(start..start + pages)
+        })
     }
 }
 
@@ -128,6 +166,17 @@ fn read_header(fd: OwnedFd) -> Result<Header, ControlError> {
         return Err(ControlError::invalid("the header is too large"));
     }
     thaw_snapshot::parse(&bytes).map_err(|error| ControlError::invalid(format!("memory header: {error}")))
+}
+
+fn first_of(header: &Header) -> Vec<u32> {
+    let mut index = 0;
+    let first = |stretch: u64| {
+        while header.entries[index].end() <= stretch * STRETCH_BYTES {
+            index += 1;
+        }
+        index as u32
+    };
+    (0..header.size.div_ceil(STRETCH_BYTES)).map(first).collect()
 }
 
 fn check_entries(

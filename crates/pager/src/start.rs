@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thaw_control::{Channel, ControlError, Request};
 
+use crate::ahead::Ahead;
 use crate::handshake;
 use crate::page_set::PAGE_BYTES;
 use crate::pagemap::can_scan;
@@ -20,6 +21,9 @@ use crate::workset;
 /// 16 TiB: what one state file and one header can sensibly describe.
 const MEMORY_BYTES_MAX: u64 = 1 << 44;
 
+/// So many of the pages that changed last are likely to be needed again: 4 MiB.
+const CHANGED_PAGES_MAX: u64 = 1024;
+
 #[derive(Deserialize)]
 struct Start {
     mode: WantedMode,
@@ -31,10 +35,13 @@ struct Start {
     header: Option<usize>,
     #[serde(default)]
     builds: BTreeMap<String, usize>,
-    /// Pages to install ahead.
+    /// A record of the pages to install ahead.
     workset: Option<usize>,
     /// Whose turn it is to be left out of them.
-    sample: Option<u64>,
+    turn: Option<u64>,
+    /// There is no record of this very image, at best its parent's: what has changed since is likely to be needed too.
+    #[serde(default)]
+    likely: bool,
     /// Of a VMM that is taken over: what the keeper kept of its handshake.
     uffd: Option<usize>,
     socket: Option<usize>,
@@ -91,11 +98,9 @@ pub fn start(channel: &Arc<Channel>, mut request: Request) -> Result<(Arc<Sessio
     let channel = Arc::clone(channel);
     let mut session = Session::new(channel, body.memory_bytes, mode, tracker, body.peer_uid, state, source);
     session.bytes_by_build = Mutex::new(bytes_by_build);
-    if let Some(index) = body.workset {
-        match workset::read(request.take_fd(index)?, session.pages(), body.sample) {
-            Ok(pages) => session.ahead = Mutex::new(pages),
-            Err(error) => eprintln!("thaw-pager: the working set is passed over: {error}"),
-        }
+    if let WantedMode::Restore = body.mode {
+        let record = body.workset.map(|index| request.take_fd(index)).transpose()?;
+        session.ahead = plan(&session, record, &body);
     }
     if let WantedMode::TakeOver = body.mode {
         take_over(&session, &mut request, body.uffd, body.socket)?;
@@ -103,6 +108,26 @@ pub fn start(channel: &Arc<Channel>, mut request: Request) -> Result<(Arc<Sessio
     let session = Arc::new(session);
     spawn(Arc::clone(&session), listener)?;
     Ok((session, json!({"tracker": tracker.name()})))
+}
+
+/// What to install ahead.
+fn plan(session: &Session, file: Option<OwnedFd>, body: &Start) -> Ahead {
+    let is_recorded = file.is_some() && !body.likely;
+    let record = file.and_then(|file| match workset::read(file, session.pages()) {
+        Ok(record) => Some(record),
+        Err(error) => {
+            eprintln!("thaw-pager: the working set is passed over: {error}");
+            None
+        }
+    });
+    match record {
+        Some(record) if is_recorded => Ahead::recorded(session.pages(), &record, body.turn),
+        record if is_recorded || body.likely => {
+            let earlier = record.into_iter().flatten().map(|needed| needed.pages);
+            Ahead::likely(session.pages(), earlier.chain(session.source().own(CHANGED_PAGES_MAX)))
+        }
+        _ => Ahead::none(session.pages()),
+    }
 }
 
 /// From here on the session has the VMM that its predecessor had; its working set is not recorded any more.
@@ -145,6 +170,13 @@ fn choose(wanted: &WantedTracker) -> Result<Tracker, ControlError> {
 }
 
 fn spawn(session: Arc<Session>, listener: OwnedFd) -> Result<(), ControlError> {
+    if session.ahead.is_left() {
+        let session = Arc::clone(&session);
+        // While the VMM starts. It needs no end: the VM is served whether this gets done or not.
+        std::thread::Builder::new()
+            .name("prepare".into())
+            .spawn(move || session.ahead.prepare(&session.source()))?;
+    }
     std::thread::Builder::new().name("faults".into()).spawn(move || {
         if let Err(error) = serve(&session, listener) {
             session.report_failed(&format!("serving ended: {error}"), false);

@@ -22,6 +22,7 @@ pub fn stats(session: &Session) -> Result<Value, ControlError> {
         "faults": count(&counters.faults),
         "pages_faulted": count(&counters.pages_faulted),
         "pages_ahead": count(&counters.pages_ahead),
+        "untouched_bytes": session.untouched_bytes(),
         "bytes_copied": count(&counters.bytes_copied),
         "bytes_zeroed": count(&counters.bytes_zeroed),
         "bytes_by_build": bytes_by_build,

@@ -2,17 +2,21 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::general::{
     UFFD_EVENT_FORK, UFFD_EVENT_PAGEFAULT, UFFD_EVENT_REMAP, UFFD_EVENT_REMOVE, UFFD_EVENT_UNMAP,
-    UFFD_PAGEFAULT_FLAG_MINOR, UFFD_PAGEFAULT_FLAG_WP, uffdio_copy, uffdio_range, uffdio_writeprotect,
-    uffdio_zeropage,
+    UFFD_PAGEFAULT_FLAG_MINOR, UFFD_PAGEFAULT_FLAG_WP, UFFD_PAGEFAULT_FLAG_WRITE, uffdio_copy, uffdio_range,
+    uffdio_writeprotect, uffdio_zeropage,
 };
 use linux_raw_sys::ioctl::{UFFDIO_COPY, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 /// `UFFDIO_COPY_MODE_WP`: install the page write-protected, that is, not yet written.
 const COPY_MODE_WP: u64 = 2;
+/// Of copies and zero pages: who waits there goes on waiting.
+const MODE_DONTWAKE: u64 = 1;
 
 const EVENT_BYTES: usize = 32;
 /// How many events one read takes at most.
@@ -20,6 +24,8 @@ pub const EVENTS_MAX: usize = 128;
 
 pub struct Uffd {
     fd: OwnedFd,
+    /// Reads of it wait for something to read.
+    blocks: AtomicBool,
 }
 
 /// What the kernel tells about registered memory. Addresses are the VMM's.
@@ -27,6 +33,8 @@ pub enum Event {
     /// A thread waits for a page that is not there.
     Missing {
         address: u64,
+        /// It waits to write there.
+        write: bool,
     },
     /// A thread waits to write to a protected page (never with asynchronous write tracking).
     Protected {
@@ -101,17 +109,43 @@ impl Uffd {
     /// Takes a descriptor that a peer claims to be a userfaultfd in use: waking who waits in its memory at `start`
     /// does no harm, and fails on anything else.
     pub fn adopt(fd: OwnedFd, start: u64, length: u64) -> io::Result<Self> {
-        let uffd = Self { fd };
+        // Whoever shares it may have left it either way.
+        let blocks = !fcntl_getfl(&fd)?.contains(OFlags::NONBLOCK);
+        let uffd = Self { fd, blocks: AtomicBool::new(blocks) };
         uffd.wake(start, length)?;
-        let flags = fcntl_getfl(&uffd.fd)?;
-        if !flags.contains(OFlags::NONBLOCK) {
-            fcntl_setfl(&uffd.fd, flags | OFlags::NONBLOCK)?;
-        }
         Ok(uffd)
     }
 
     /// Reads what is waiting into `buffer`; nothing is no error.
     pub fn read(&self, buffer: &mut EventBuffer) -> io::Result<()> {
+        self.set_blocking(false)?;
+        self.fill(buffer)
+    }
+
+    /// Waits until something can be read, and reads it: a call less than to poll before.
+    pub fn wait(&self, buffer: &mut EventBuffer) -> io::Result<()> {
+        self.set_blocking(true)?;
+        self.fill(buffer)
+    }
+
+    /// Waits until something can be read.
+    pub fn poll(&self, limit: Option<&Timespec>) -> io::Result<()> {
+        self.set_blocking(false)?;
+        rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], limit))?;
+        Ok(())
+    }
+
+    fn set_blocking(&self, blocks: bool) -> io::Result<()> {
+        if self.blocks.load(Ordering::Relaxed) != blocks {
+            let mut flags = fcntl_getfl(&self.fd)?;
+            flags.set(OFlags::NONBLOCK, !blocks);
+            fcntl_setfl(&self.fd, flags)?;
+            self.blocks.store(blocks, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn fill(&self, buffer: &mut EventBuffer) -> io::Result<()> {
         buffer.count = match rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut buffer.bytes)) {
             Ok(bytes) => bytes / EVENT_BYTES,
             Err(rustix::io::Errno::AGAIN) => 0,
@@ -120,9 +154,9 @@ impl Uffd {
         Ok(())
     }
 
-    /// Copies `from` to the VMM's address `to` and wakes who waits there. With `protect` the pages count as unwritten.
-    pub fn copy(&self, to: u64, from: &[u8], protect: bool) -> Install {
-        let mode = if protect { COPY_MODE_WP } else { 0 };
+    /// Copies `from` to the VMM's address `to`. With `protect` the pages count as unwritten.
+    pub fn copy(&self, to: u64, from: &[u8], protect: bool, wake: bool) -> Install {
+        let mode = if protect { COPY_MODE_WP } else { 0 } | if wake { 0 } else { MODE_DONTWAKE };
         let mut arg =
             uffdio_copy { dst: to, src: from.as_ptr() as u64, len: from.len() as u64, mode, copy: 0 };
         // SAFETY: `arg` is the structure this request takes and `from` is readable for its whole length; the
@@ -131,10 +165,10 @@ impl Uffd {
         outcome(error, arg.copy)
     }
 
-    /// Maps the zero page over `length` bytes at `to` and wakes who waits there.
-    pub fn zero(&self, to: u64, length: u64) -> Install {
+    /// Maps the zero page over `length` bytes at `to`.
+    pub fn zero(&self, to: u64, length: u64, wake: bool) -> Install {
         let range = uffdio_range { start: to, len: length };
-        let mut arg = uffdio_zeropage { range, mode: 0, zeropage: 0 };
+        let mut arg = uffdio_zeropage { range, mode: if wake { 0 } else { MODE_DONTWAKE }, zeropage: 0 };
         // SAFETY: `arg` is the structure this request takes; the kernel writes to `arg.zeropage` only.
         let error = unsafe { ioctl(&self.fd, UFFDIO_ZEROPAGE, &mut arg) };
         outcome(error, arg.zeropage)
@@ -196,7 +230,9 @@ fn decode(bytes: &[u8; EVENT_BYTES]) -> Event {
         UFFD_EVENT_PAGEFAULT if first & u64::from(UFFD_PAGEFAULT_FLAG_WP) != 0 => {
             Event::Protected { address: second }
         }
-        UFFD_EVENT_PAGEFAULT => Event::Missing { address: second },
+        UFFD_EVENT_PAGEFAULT => {
+            Event::Missing { address: second, write: first & u64::from(UFFD_PAGEFAULT_FLAG_WRITE) != 0 }
+        }
         UFFD_EVENT_REMOVE => Event::Remove { start: first, end: second },
         UFFD_EVENT_UNMAP => Event::Unmap { start: first, end: second },
         UFFD_EVENT_REMAP => Event::Remap { from: first, to: second, length: third },

@@ -1,5 +1,6 @@
 //! The VMM as the pager holds it after the handshake.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,6 +14,7 @@ use crate::uffd::Uffd;
 pub struct Vmm {
     pub process: Process,
     pagemap: OnceLock<Pagemap>,
+    clear_refs: OnceLock<File>,
     pub uffd: Uffd,
     /// The VMM keeps its end open as long as it lives.
     pub socket: OwnedFd,
@@ -21,7 +23,14 @@ pub struct Vmm {
 
 impl Vmm {
     pub fn new(process: Process, uffd: Uffd, socket: OwnedFd, regions: Regions) -> Self {
-        Self { process, pagemap: OnceLock::new(), uffd, socket, regions: Mutex::new(Arc::new(regions)) }
+        Self {
+            process,
+            pagemap: OnceLock::new(),
+            clear_refs: OnceLock::new(),
+            uffd,
+            socket,
+            regions: Mutex::new(Arc::new(regions)),
+        }
     }
 
     /// Fails until `set_pagemap`, unless this process may open the map itself.
@@ -37,6 +46,15 @@ impl Vmm {
     /// opens another user's files.
     pub fn set_pagemap(&self, pagemap: Pagemap) {
         let _ = self.pagemap.set(pagemap);
+    }
+
+    /// Its /proc/PID/clear_refs, which only its user opens.
+    pub fn set_clear_refs(&self, file: File) {
+        let _ = self.clear_refs.set(file);
+    }
+
+    pub fn clear_refs(&self) -> Option<&File> {
+        self.clear_refs.get()
     }
 
     pub fn regions(&self) -> Arc<Regions> {

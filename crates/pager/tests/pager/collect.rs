@@ -6,9 +6,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use serde_json::{Value, json};
 
+use crate::support::files::{Dir, header, listener, state};
 use crate::support::pager::{Pager, borrow};
 use crate::support::random::page;
-use crate::support::world::{Dir, World, header, listener, state};
+use crate::support::world::World;
 
 const PAGE: u64 = 4096;
 

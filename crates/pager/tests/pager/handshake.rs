@@ -7,9 +7,9 @@ use std::os::unix::net::UnixStream;
 use linux_raw_sys::general::UFFD_FEATURE_EVENT_REMOVE;
 use serde_json::json;
 
+use crate::support::files::{Dir, listener, state};
 use crate::support::memory::{MISSING, Memory, PAGE, send};
 use crate::support::pager::{Pager, borrow};
-use crate::support::world::{Dir, listener, state};
 
 const PAGES: usize = 16;
 

@@ -1,7 +1,12 @@
 //! Random histories against the model. `THAW_SEED` repeats one, `THAW_SEEDS` runs more.
 
+use std::os::fd::AsFd;
+
+use serde_json::json;
+
+use crate::support::files::record;
 use crate::support::random::Random;
-use crate::support::world::World;
+use crate::support::world::{Hint, World};
 
 const STEPS: u64 = 150;
 
@@ -72,7 +77,7 @@ fn history(boot: impl Fn(&[usize]) -> World, seed: u64) {
                 }
                 world.commit(dumped);
                 if random.below(2) == 0 {
-                    world.restore();
+                    restore(&mut world, &mut random);
                 }
             }
         }
@@ -82,6 +87,32 @@ fn history(boot: impl Fn(&[usize]) -> World, seed: u64) {
     world.commit(dumped);
     world.restore();
     world.check();
+}
+
+/// With what this run needed, with pages at random, with what is likely, or with nothing ahead.
+fn restore(world: &mut World, random: &mut Random) {
+    let pages = world.pages() as u64;
+    match random.below(4) {
+        0 => {
+            let file = world.dir.create("workset");
+            world.pager.ask(json!({"op": "workset", "file": 0}), &[file.as_fd()]).unwrap();
+        }
+        1 => {
+            let mut runs = Vec::new();
+            let mut at = random.below(20);
+            while at < pages {
+                let end = (at + 1 + random.below(30)).min(pages);
+                runs.push((at..end, random.below(3)));
+                at = end + random.below(40);
+            }
+            std::fs::write(world.dir.path.join("workset"), record(pages, &runs)).unwrap();
+        }
+        2 => return world.restore_ahead(Hint { likely: true, ..Hint::default() }),
+        _ => return world.restore(),
+    }
+    let turn = (random.below(2) == 0).then(|| random.below(64));
+    let likely = random.below(4) == 0;
+    world.restore_ahead(Hint { turn, likely, ..Hint::recorded("workset") });
 }
 
 fn region_end(regions: &[usize], at: usize) -> usize {

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use crate::support::files::listener;
 use crate::support::pager::borrow;
-use crate::support::world::{World, listener};
+use crate::support::world::World;
 
 const REGIONS: &[usize] = &[200, 1, 311];
 

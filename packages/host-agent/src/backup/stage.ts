@@ -2,13 +2,13 @@
  * Collects what a backup holds of this host, while the host agent works on: builds never change, so links to their files
  * keep them whatever becomes of them meanwhile. Each sandbox and template is saved at its last build.
  */
-import { link, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { copyFile, link, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { BuildId } from '@thaw/snapshot';
 import { isMissing } from '../build/damaged.ts';
 import { listHeads, readHead } from '../build/head.ts';
 import { readSources } from '../build/mark.ts';
-import { type HeadOwner, OWNER_KINDS } from '../build/paths.ts';
+import { BuildFiles, type HeadOwner, OWNER_KINDS } from '../build/paths.ts';
 import { readBuild } from '../build/read.ts';
 import { BuildStore } from '../build/store.ts';
 import { SandboxPaths } from '../sandbox/paths.ts';
@@ -16,6 +16,7 @@ import { isPaused, readRecords, type SandboxRecord } from '../sandbox/record.ts'
 
 /** A build that is replaced while it is linked is looked for again under its owner's new head. */
 const TRIES = 20;
+const RECORD = path.basename(new BuildFiles('').workset);
 
 export interface Staged {
   sandboxes: { id: string; running: boolean }[];
@@ -99,7 +100,7 @@ async function linkBuild(from: BuildStore, to: BuildStore, id: BuildId): Promise
   }
 }
 
-/** Links every file of a flat folder; one that was linked before stays as it is. */
+/** Links every file of a flat folder; one that was linked before stays as it is. A record may be replaced, so it is copied. */
 async function linkFolder(from: string, into: string): Promise<void> {
   const made = await mkdir(into, { recursive: true, mode: 0o700 });
   if (made === undefined) return;
@@ -107,7 +108,10 @@ async function linkFolder(from: string, into: string): Promise<void> {
     if (isMissing(error) && path.basename(from) === 'boot') return [];
     throw error;
   });
-  for (const name of names) await link(path.join(from, name), path.join(into, name));
+  for (const name of names) {
+    const take = name === RECORD ? copyFile : link;
+    await take(path.join(from, name), path.join(into, name));
+  }
 }
 
 /** As it is on a host whose VM is gone: one that ran says so. */

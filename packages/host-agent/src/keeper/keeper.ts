@@ -18,6 +18,8 @@ export type FdSource =
   | { tmpfile: number }
   /** The page map of the running child of this role. */
   | { pagemap: string }
+  /** What clears the accessed bits of its pages. */
+  | { clear_refs: string }
   | { kept: string };
 
 export interface Jail {

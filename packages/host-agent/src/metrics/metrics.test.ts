@@ -18,6 +18,7 @@ const STATS: MemoryStats = {
   faults: 3,
   pagesFaulted: 20,
   pagesAhead: 5,
+  untouchedBytes: 8192,
   bytesCopied: 81_920,
   bytesZeroed: 16_384,
   bytesByBuild: { young: 61_440, old: 20_480 },
@@ -56,6 +57,7 @@ describe('figures of the host', () => {
     assert.equal(await sample('thaw_page_faults_total'), 3);
     assert.equal(await sample('thaw_pages_total', { cause: 'fault' }), 20);
     assert.equal(await sample('thaw_pages_total', { cause: 'ahead' }), 5);
+    assert.equal(await sample('thaw_page_bytes_untouched'), 8192);
     assert.equal(await sample('thaw_page_bytes_total', { source: 'zero' }), 16_384);
     assert.equal(await sample('thaw_page_bytes_total', { source: 'last_build' }), 61_440);
     assert.equal(await sample('thaw_page_bytes_total', { source: 'older_builds' }), 20_480);

@@ -49,6 +49,11 @@ export const pages = new Counter({
   labelNames: ['cause'] as const,
   registers,
 });
+export const untouchedBytes = new Gauge({
+  name: 'thaw_page_bytes_untouched',
+  help: 'Bytes that came in ahead of any fault and that guests have not touched, of those that have ended too',
+  registers,
+});
 export const pageBytes = new Counter({
   name: 'thaw_page_bytes_total',
   help: 'Bytes of guest memory that came in, by where they were: in the last build, in an older one, nowhere (zero)',

@@ -1,11 +1,13 @@
 /** How guests' memory came in, of VMs that run and of those that have ended. */
 import type { Memory, MemoryStats } from '../vmm/vmm.ts';
-import { pageBytes, pageFaults, pages } from './metrics.ts';
+import { pageBytes, pageFaults, pages, untouchedBytes } from './metrics.ts';
 
 interface Paged {
   faults: number;
   byFault: number;
   ahead: number;
+  /** Bytes; of a VM that does not know, none. */
+  untouched: number;
   zero: number;
   lastBuild: number;
   olderBuilds: number;
@@ -39,6 +41,7 @@ export async function countPages(running: readonly Source[]): Promise<void> {
   pageFaults.inc(total.faults);
   pages.inc({ cause: 'fault' }, total.byFault);
   pages.inc({ cause: 'ahead' }, total.ahead);
+  untouchedBytes.set(total.untouched);
   pageBytes.inc({ source: 'zero' }, total.zero);
   pageBytes.inc({ source: 'last_build' }, total.lastBuild);
   pageBytes.inc({ source: 'older_builds' }, total.olderBuilds);
@@ -60,6 +63,7 @@ function pagedOf(stats: MemoryStats, build: string | null): Paged {
     faults: stats.faults,
     byFault: stats.pagesFaulted,
     ahead: stats.pagesAhead,
+    untouched: stats.untouchedBytes ?? 0,
     zero: stats.bytesZeroed,
     lastBuild,
     olderBuilds: Math.max(0, stats.bytesCopied - lastBuild),
@@ -71,5 +75,5 @@ function add(to: Paged, more: Paged): void {
 }
 
 function nothing(): Paged {
-  return { faults: 0, byFault: 0, ahead: 0, zero: 0, lastBuild: 0, olderBuilds: 0 };
+  return { faults: 0, byFault: 0, ahead: 0, untouched: 0, zero: 0, lastBuild: 0, olderBuilds: 0 };
 }

@@ -9,7 +9,6 @@ import type { Host } from '../host.ts';
 import type { Keeper } from '../keeper/keeper.ts';
 import { retire } from '../metrics/paging.ts';
 import type { Slot } from '../network/pool.ts';
-import { exists } from '../os/exists.ts';
 import type { Steps } from '../os/step.ts';
 import type { BootFiles } from '../vmm/boot-files.ts';
 import type { Chain, Layer, Tracker, Vm, VmmKind } from '../vmm/vmm.ts';
@@ -34,6 +33,8 @@ interface Parts {
   hold: Disposable;
   /** Whether a restarted host agent takes it over. */
   isKnown: boolean;
+  /** Where the record of the pages needed first is kept besides with the next seal. */
+  workset?: string | undefined;
 }
 
 export class Machine {
@@ -56,6 +57,7 @@ export class Machine {
   #isKnown: boolean;
   #ended: Promise<void> | undefined;
   #recording: NodeJS.Timeout | undefined;
+  readonly #workset: string | undefined;
 
   constructor(parts: Parts) {
     this.#host = parts.host;
@@ -73,34 +75,37 @@ export class Machine {
     this.#top = parts.top;
     this.#hold = parts.hold;
     this.#isKnown = parts.isKnown;
+    this.#workset = parts.workset;
   }
 
-  /** What the VM needs after its first second is no longer what its next start waits for. */
-  #endRecording(tells: boolean): void {
-    const { workset } = this.#host.builds.paths.build(this.base);
-    const end = async () => {
-      await this.vm.memory.endWorkset();
-      if (tells && !(await exists(workset))) await this.#tell(workset);
-    };
-    this.#recording = setTimeout(() => void end().catch(() => {}), RECORD_MS);
+  /** It is of use: from here on a restarted host agent takes it over. */
+  async begin(): Promise<void> {
+    this.#isKnown = true;
+    await this.save();
+    // What the VM needs after its first answer, or its first second, is no longer what its next start waits for.
+    this.#recording = setTimeout(() => this.answered(), RECORD_MS);
     this.#recording.unref();
   }
 
-  /** A build that has no record, as the VM that was sealed in it had been booted, has that of its first restore. */
-  async #tell(workset: string): Promise<void> {
-    const fresh = path.join(this.#paths.disk, 'workset');
-    try {
-      if (await this.vm.memory.writeWorkset(fresh)) await rename(fresh, workset);
-    } finally {
-      await rm(fresh, { force: true });
-    }
+  /** A call into the guest has ended. */
+  answered(): void {
+    if (this.#recording === undefined) return;
+    clearTimeout(this.#recording);
+    this.#recording = undefined;
+    // Only a hint: whatever goes wrong, the next start is slower.
+    this.#keepRecord().catch(() => {});
   }
 
-  /** It is of use: from here on a restarted host agent takes it over. `tells`: what it needs first is of use to others. */
-  async begin(tells: boolean): Promise<void> {
-    this.#isKnown = true;
-    await this.save();
-    this.#endRecording(tells);
+  async #keepRecord(): Promise<void> {
+    const { memory } = this.vm;
+    if (this.#workset === undefined) return await memory.endWorkset();
+    const { workset: file } = this.#paths;
+    await rm(file, { force: true });
+    try {
+      if (await memory.writeWorkset(file)) await rename(file, this.#workset);
+    } finally {
+      await rm(file, { force: true });
+    }
   }
 
   /** What a restarted host agent needs to take this VM over. `moving`: it is about to stand on another build. */

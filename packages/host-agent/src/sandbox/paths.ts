@@ -26,6 +26,11 @@ export class SandboxPaths {
     return path.join(this.data, 'console.log');
   }
 
+  /** What a run needed first, on its way to the build that it came from. */
+  get workset(): string {
+    return path.join(this.data, 'workset');
+  }
+
   get disk(): string {
     return path.join(this.data, 'disk');
   }

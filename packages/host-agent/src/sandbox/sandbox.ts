@@ -94,7 +94,7 @@ export class Sandbox {
     } catch (error) {
       throw call.signal.aborted ? call.signal.reason : error;
     } finally {
-      this.#leave(call);
+      this.#leave(call, machine);
     }
   }
 
@@ -107,7 +107,7 @@ export class Sandbox {
     } catch (error) {
       throw call.signal.aborted ? call.signal.reason : error;
     } finally {
-      this.#leave(call);
+      this.#leave(call, machine);
     }
   }
 
@@ -148,8 +148,9 @@ export class Sandbox {
     return call;
   }
 
-  #leave(call: AbortController): void {
+  #leave(call: AbortController, machine: Machine): void {
     this.#calls.delete(call);
+    machine.answered();
     this.record.lastActiveAt = nowSeconds();
     if (this.#calls.size === 0) this.#idle?.();
   }

@@ -1,8 +1,8 @@
 /** The start of a VM with everything that it occupies, in the order in which its end gives it back. */
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
-import type { Build } from '../build/build.ts';
+import type { Build, Image } from '../build/build.ts';
 import type { Guests, Identity } from '../guest/control.ts';
 import type { Host } from '../host.ts';
 import type { Keeper } from '../keeper/keeper.ts';
@@ -23,8 +23,6 @@ import { type SandboxRecord, vmOf } from './record.ts';
 
 /** An emulated guest needs seconds to boot; one that takes longer than this hangs. */
 const INIT_TIMEOUT_MS = 30_000;
-/** A record of the working set forgets in so many turns what is no longer needed. */
-const TURNS = 8;
 const MIB = 2 ** 20;
 
 export interface StartFrom {
@@ -133,6 +131,7 @@ export async function identify(
     top: 0,
     hold,
     isKnown: false,
+    workset: vm.memory.backend === 'mapped' ? undefined : await recordOf(verb, build),
   });
   undo.defer(() => machine.letGo());
   undo.use(nameless);
@@ -140,7 +139,7 @@ export async function identify(
   await keep?.(steps, machine, lost);
   await steps.run(`${verb}:init`, () => initGuest(host.guests, slot.hostAddress, record, lost));
   await steps.run(`${verb}:open-egress`, () => slot.openEgress());
-  await steps.run(`${verb}:write-machine`, () => machine.begin(verb === 'create'));
+  await steps.run(`${verb}:write-machine`, () => machine.begin());
   nameless.handOver();
   undo.move();
   return machine;
@@ -225,12 +224,24 @@ async function startKeeper(
   return started.value;
 }
 
-/** The pages to begin with; a template's are always the same, as its record never changes. */
-async function worksetOf(verb: string, build: Build): Promise<{ workset?: Workset }> {
+/** Where this start's record is kept: a template's gets better with each, any other build has one from its seal. */
+async function recordOf(verb: string, { memory, files }: Build): Promise<string | undefined> {
+  const isKept = memory !== null && (verb !== 'resume' || !(await exists(files.workset)));
+  return isKept ? files.workset : undefined;
+}
+
+/** What is known of the pages to begin with. */
+async function worksetOf(host: Host, verb: string, build: Build, memory: Image): Promise<Workset> {
   const { workset: file } = build.files;
-  if (!(await exists(file))) return {};
-  const generation = build.memory?.header.generation ?? 0;
-  return { workset: verb === 'resume' ? { file, turn: generation % TURNS } : { file } };
+  // Those of a template take turns by chance, as nobody counts its starts.
+  const turn = verb === 'resume' ? memory.header.generation : randomInt(2 ** 32);
+  if (await exists(file)) return { file, turn };
+  // Of the builds that still hold pages of this one, any that has a record.
+  for (const id of memory.sources.keys()) {
+    const { workset: earlier } = host.builds.paths.build(id);
+    if (id !== build.id && (await exists(earlier))) return { file: earlier, likely: true };
+  }
+  return { likely: true };
 }
 
 async function startVm(
@@ -271,7 +282,7 @@ async function startVm(
     ...base,
     memory: chainOf(build.memory),
     backend,
-    ...(await worksetOf(verb, build)),
+    workset: await worksetOf(host, verb, build, build.memory),
     vmstate: build.files.vmstate,
   });
 }

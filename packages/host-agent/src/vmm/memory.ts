@@ -40,6 +40,8 @@ const statsSchema = z.object({
   faults: z.number(),
   pages_faulted: z.number(),
   pages_ahead: z.number(),
+  /** A pager that an earlier version started does not say. */
+  untouched_bytes: z.number().nullable().default(null),
   bytes_copied: z.number(),
   bytes_zeroed: z.number(),
   bytes_by_build: z.record(z.string(), z.number()),
@@ -68,7 +70,7 @@ export interface PagerSpec {
   /** Where missing pages come from; nothing at a boot. */
   chain?: Chain;
   backend: Backend;
-  workset?: Workset | undefined;
+  workset?: Workset;
 }
 
 function childOf({ program, uid }: PagerSpec): ChildSpec {
@@ -125,7 +127,7 @@ export class Pager implements Memory {
       listen: 0,
       state: 1,
       ...addChain(fds, spec.chain),
-      ...addWorkset(fds, spec.workset),
+      ...addWorkset(fds, spec.workset ?? {}),
     };
     // The keeper takes requests in order, so the second need not wait for the first one's answer.
     const [, started] = await Promise.all([
@@ -179,7 +181,8 @@ export class Pager implements Memory {
   async handshake(timeoutMs: number): Promise<void> {
     await this.#handshaken(timeoutMs);
     // The pager may read the VMM's memory but not open its files.
-    await this.#keeper.ask('pager', { op: 'pagemap', pagemap: 0 }, [{ pagemap: 'vmm' }], START_TIMEOUT_MS);
+    const fds = [{ pagemap: 'vmm' }, { clear_refs: 'vmm' }];
+    await this.#keeper.ask('pager', { op: 'pagemap', pagemap: 0, clear_refs: 1 }, fds, START_TIMEOUT_MS);
   }
 
   #handshaken(timeoutMs: number): Promise<void> {
@@ -267,6 +270,7 @@ export class Pager implements Memory {
       faults: stats.faults,
       pagesFaulted: stats.pages_faulted,
       pagesAhead: stats.pages_ahead,
+      untouchedBytes: stats.untouched_bytes,
       bytesCopied: stats.bytes_copied,
       bytesZeroed: stats.bytes_zeroed,
       bytesByBuild: stats.bytes_by_build,
@@ -279,10 +283,15 @@ export class Pager implements Memory {
   }
 }
 
-function addWorkset(fds: FdSource[], workset: Workset | undefined): { workset?: number; sample?: number } {
-  if (workset === undefined) return {};
-  const index = fds.push({ open: workset.file, flags: 'r' }) - 1;
-  return workset.turn === undefined ? { workset: index } : { workset: index, sample: workset.turn };
+function addWorkset(
+  fds: FdSource[],
+  { file, turn, likely }: Workset,
+): { workset?: number; turn?: number; likely?: boolean } {
+  return {
+    ...(file !== undefined && { workset: fds.push({ open: file, flags: 'r' }) - 1 }),
+    ...(turn !== undefined && { turn }),
+    ...(likely !== undefined && { likely }),
+  };
 }
 
 /** The pager of a VM that is about to start; it listens for its VMM. */

@@ -93,12 +93,14 @@ export interface RestoreSpec extends VmSpec {
 }
 
 /**
- * The recorded working set of an earlier start. With `turn`, an eighth of it is left to its faults, another one each
- * turn: the set recorded this time is without what nobody asked for.
+ * What is known of the pages that a VM is going to need: the record of an earlier start, or, with `likely`, none of this
+ * very build but at best its parent's; then pages that changed last come in too. With `turn`, a part of what was only read
+ * is left to its faults, another one each turn: the set recorded this time is without what nobody asked for.
  */
 export interface Workset {
-  file: string;
+  file?: string;
   turn?: number;
+  likely?: boolean;
 }
 
 /** Chooses and starts VMs; one for the whole host agent. */
@@ -181,6 +183,8 @@ export interface MemoryStats {
   pagesFaulted: number;
   /** Brought in before anyone asked for them. */
   pagesAhead: number;
+  /** Bytes of those, zeros apart, that the guest has not touched yet (how that is known: the pager's `touched.rs`). */
+  untouchedBytes: number | null;
   bytesCopied: number;
   bytesZeroed: number;
   bytesByBuild: Record<string, number>;

@@ -56,6 +56,19 @@ impl Memory {
         assert_eq!(mapped, at, "{}", io::Error::last_os_error());
     }
 
+    /// A private mapping of a file that holds so many pages.
+    #[allow(dead_code, reason = "of the program that measures restores")]
+    pub fn of_file(file: &File, pages: usize) -> Self {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe {
+            libc::mmap(std::ptr::null_mut(), pages * PAGE, prot, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+        };
+        assert_ne!(base, libc::MAP_FAILED);
+        let pages: Vec<*mut u8> = (0..pages).map(|page| base.wrapping_byte_add(page * PAGE).cast()).collect();
+        Self { regions: vec![(base as usize, pages.len() * PAGE)], pages }
+    }
+
     pub fn count(&self) -> usize {
         self.pages.len()
     }
@@ -63,6 +76,12 @@ impl Memory {
     pub fn read(&self, page: usize) -> Vec<u64> {
         // SAFETY: every page stays mapped and aligned.
         (0..512).map(|word| unsafe { self.pages[page].cast::<u64>().add(word).read_volatile() }).collect()
+    }
+
+    pub fn read_word(&self, page: usize, word: usize) -> u64 {
+        assert!(word < PAGE / 8);
+        // SAFETY: as above.
+        unsafe { self.pages[page].cast::<u64>().add(word).read_volatile() }
     }
 
     pub fn write_word(&self, page: usize, word: usize, value: u64) {

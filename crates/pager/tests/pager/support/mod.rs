@@ -1,3 +1,4 @@
+pub mod files;
 pub mod memory;
 pub mod pager;
 pub mod random;

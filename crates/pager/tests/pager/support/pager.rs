@@ -1,6 +1,7 @@
 //! The pager's process, under the user and capability it has in production, and its keeper's end of the channel.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -94,8 +95,10 @@ impl Pager {
     /// Waits for the handshake of `pid` and gives the pager what the keeper does then.
     pub fn shake_hands(&mut self, pid: u32) -> Message {
         let event = self.event("handshake");
-        let pagemap = std::fs::File::open(format!("/proc/{pid}/pagemap")).unwrap();
-        self.ask(json!({"op": "pagemap", "pagemap": 0}), &[pagemap.as_fd()]).unwrap();
+        let pagemap = File::open(format!("/proc/{pid}/pagemap")).unwrap();
+        let clear_refs = File::options().write(true).open(format!("/proc/{pid}/clear_refs")).unwrap();
+        let request = json!({"op": "pagemap", "pagemap": 0, "clear_refs": 1});
+        self.ask(request, &[pagemap.as_fd(), clear_refs.as_fd()]).unwrap();
         event
     }
 

@@ -154,7 +154,7 @@ fn obey(memory: &mut Memory, line: &str) -> String {
         }
         "poke" => memory.write_word(index(1), index(2), number(3)),
         "zero" => (0..512).for_each(|word| memory.write_word(index(1), word, 0)),
-        "touch" => drop(memory.read(index(1))),
+        "touch" => drop(memory.read_word(index(1), 0)),
         "discard" => memory.discard(index(1), index(2)),
         "relocate" => memory.relocate(index(1), index(2)),
         "unmap" => memory.unmap(index(1), index(2)),

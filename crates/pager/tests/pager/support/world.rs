@@ -4,22 +4,19 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
-use thaw_snapshot::{BuildId, ZERO_FILL, format_build_id};
+use thaw_snapshot::{BuildId, format_build_id};
 
+use super::files::{Dir, Place, header, listener, state};
 use super::pager::{Pager, borrow};
 use super::random::page;
 use super::stand_in::{StandIn, Wiring};
 
 const PAGE: usize = 4096;
-
-/// Where one page of the committed image is stored; `None` if it is zero.
-type Place = Option<(BuildId, u64)>;
 
 pub struct World {
     pub dir: Dir,
@@ -47,6 +44,21 @@ struct OwnDiffs {
     changed: BTreeSet<usize>,
     /// The file of an earlier diff that was not committed.
     file: Option<PathBuf>,
+}
+
+/// What a restore knows of the pages that will be needed.
+#[derive(Clone, Copy, Default)]
+pub struct Hint<'a> {
+    /// The file of a recorded working set, in the world's folder.
+    pub record: Option<&'a str>,
+    pub turn: Option<u64>,
+    pub likely: bool,
+}
+
+impl<'a> Hint<'a> {
+    pub fn recorded(name: &'a str) -> Self {
+        Self { record: Some(name), ..Self::default() }
+    }
 }
 
 /// The result of a dump.
@@ -212,11 +224,11 @@ impl World {
 
     /// Ends VMM and pager, and starts both from the last commit. What was not committed is gone.
     pub fn restore(&mut self) {
-        self.restore_ahead(None, None);
+        self.restore_ahead(Hint::default());
     }
 
-    /// As `restore`, with the file of a recorded working set.
-    pub fn restore_ahead(&mut self, workset: Option<&str>, sample: Option<u64>) {
+    /// As `restore`, with pages installed ahead.
+    pub fn restore_ahead(&mut self, hint: Hint<'_>) {
         self.vmm.child.kill().unwrap();
         self.vmm.child.wait().unwrap();
         self.own = self.own.as_ref().map(|_| OwnDiffs::default());
@@ -232,9 +244,10 @@ impl World {
         let mut request = start_request(mode, self.model.len(), self.tracker);
         request["header"] = json!(2);
         request["builds"] = builds;
-        if let Some(name) = workset {
+        request["likely"] = json!(hint.likely);
+        if let Some(name) = hint.record {
             request["workset"] = json!(fds.len());
-            request["sample"] = json!(sample);
+            request["turn"] = json!(hint.turn);
             fds.push(File::open(self.dir.path.join(name)).unwrap().into());
         }
         let result = self.pager.ask(request, &borrow(&fds)).unwrap();
@@ -372,71 +385,4 @@ fn content(files: &[(BuildId, Vec<u8>)], place: &Place) -> Vec<u8> {
 fn start_request(mode: &str, memory_bytes: usize, tracker: &str) -> Value {
     json!({"op": "start", "mode": mode, "memory_bytes": memory_bytes, "tracker": tracker,
         "peer_uid": 0, "listen": 0, "state": 1})
-}
-
-pub fn listener(dir: &Dir, n: u32) -> OwnedFd {
-    UnixListener::bind(dir.path.join(format!("socket-{n}"))).unwrap().into()
-}
-
-pub fn state(dir: &Dir, n: u32) -> OwnedFd {
-    dir.create(&format!("state-{n}"))
-}
-
-/// A header in its normal form.
-pub fn header(places: &[Place], generation: u64, builds: &[BuildId]) -> Vec<u8> {
-    let mut entries: Vec<(u64, u64, BuildId, u64)> = Vec::new();
-    for (at, place) in places.iter().enumerate() {
-        let (id, storage) = place.unwrap_or((ZERO_FILL, 0));
-        match entries.last_mut() {
-            Some(last) if last.2 == id && (id == ZERO_FILL || last.3 + last.1 == storage) => {
-                last.1 += PAGE as u64
-            }
-            _ => entries.push(((at * PAGE) as u64, PAGE as u64, id, storage)),
-        }
-    }
-    let mut bytes = Vec::new();
-    for word in [1, PAGE as u64, (places.len() * PAGE) as u64, generation] {
-        bytes.extend_from_slice(&word.to_le_bytes());
-    }
-    bytes.extend_from_slice(builds.last().unwrap());
-    bytes.extend_from_slice(&builds[0]);
-    for (offset, length, id, storage) in entries {
-        bytes.extend_from_slice(&offset.to_le_bytes());
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&id);
-        bytes.extend_from_slice(&storage.to_le_bytes());
-    }
-    bytes
-}
-
-/// A temporary folder any user can enter.
-pub struct Dir {
-    pub path: PathBuf,
-}
-
-impl Dir {
-    pub fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("thaw-pager-{}-{n}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-        Self { path }
-    }
-
-    pub fn create(&self, name: &str) -> OwnedFd {
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(true);
-        options.open(self.path.join(name)).unwrap().into()
-    }
-
-    pub fn open(&self, name: &str) -> OwnedFd {
-        File::options().read(true).write(true).open(self.path.join(name)).unwrap().into()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
 }

@@ -63,6 +63,7 @@ export class FakeMemory implements Memory {
       faults: 0,
       pagesFaulted: 0,
       pagesAhead: 0,
+      untouchedBytes: 0,
       bytesCopied: 0,
       bytesZeroed: 0,
       bytesByBuild: {},
