@@ -49,6 +49,9 @@ export async function frozen(
     const { stderr, exit_code } = await thaw.sandboxes.exec(id, { cmd, args, timeout_sec: 120 });
     if (exit_code !== 0) throw new Error(`${cmd} failed in the guest: ${stderr}`);
   };
+  // From then on its memory is one mapping.
+  await thaw.sandboxes.pause(id);
+  await thaw.sandboxes.resume(id);
   await run('sh', '-c', `head -c ${BALLAST_MIB}M /dev/urandom > ${FILE}`);
   const seal = async () => {
     await thaw.snapshots.create(id, { name: TEMPLATE, overwrite: true });

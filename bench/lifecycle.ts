@@ -84,6 +84,7 @@ async function oneRound(options: LifecycleOptions, measured: Measured): Promise<
   const { thaw, booting, spareReady, scratch, image } = options;
   const boot = await timed(async () => firstAnswer(booting, await booting.sandboxes.create(OTHER_SIZE)));
   measured.boot.push(boot.ms);
+  await dump(booting, boot.result.id, scratch, measured);
   await booting.sandboxes.delete(boot.result.id);
   await spareReady();
   const spare = await timed(async () => firstAnswer(thaw, await thaw.sandboxes.create()));
@@ -94,7 +95,6 @@ async function oneRound(options: LifecycleOptions, measured: Measured): Promise<
   const create = await timed(async () => firstAnswer(thaw, await thaw.sandboxes.create(OTHER_SIZE)));
   measured.create.push(create.ms);
   const { id } = create.result;
-  await dump(thaw, id, scratch, measured);
   // The first pause stores what the boot wrote; those after it what has changed since.
   await thaw.sandboxes.pause(id);
   for (let again = 0; again < 2; again++) {

@@ -49,7 +49,13 @@ impl Ahead {
     /// What a record names, but for the pages whose turn it is. Those that are written to show without that.
     pub fn recorded(pages: u64, record: &[Needed], turn: Option<u64>) -> Self {
         let named = new_words(pages);
-        record.iter().for_each(|needed| PageSet::new(&named).insert(needed.pages.clone()));
+        // What is too much to come in ahead comes as if nothing were known of it.
+        let mut left = PAGES_MAX as u64;
+        for Needed { pages, .. } in record {
+            let end = pages.end.min(pages.start + left);
+            PageSet::new(&named).insert(pages.start..end);
+            left -= end - pages.start;
+        }
         let is_left = |page: u64, turns| turn.is_some_and(|turn| page / GROUP_PAGES % turns == turn % turns);
         let planned = record.iter().flat_map(|Needed { pages, kind }| {
             let is_wanted = move |page: &u64| match kind {
@@ -279,6 +285,9 @@ mod tests {
         // Not named: with all but those.
         assert!(ahead.comes_with(25, 26) && !ahead.comes_with(25, 17));
         assert!(Ahead::none(512).comes_with(1, 2));
+        let max = PAGES_MAX as u64;
+        let much = Ahead::recorded(4 * max, &record(&[(0..2 * max, READ)]), None);
+        assert!(much.comes_with(2 * max - 2, 2 * max - 1), "as without a record");
     }
 
     #[test]
