@@ -2,16 +2,24 @@ import assert from 'node:assert/strict';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import type { Host } from '../host.ts';
-import { checkRoom } from './room.ts';
+import { checkRoom, checkRoomBeside } from './room.ts';
 import type { SandboxState } from './sandbox.ts';
 
 const sandboxes = (...states: SandboxState['status'][]) =>
   states.map((status) => ({ state: { status }, record: { memoryMb: 512 } }));
 
 /** What the check looks at. */
-function host(guestMemoryMb: number, diskReserveMb: number, all: object[]): Host {
+function host(guestMemoryMb: number, diskReserveMb: number, all: object[], spareMb = 0): Host {
   const config = { data: tmpdir(), guestMemoryMb, diskReserveMb };
-  return { config, registry: { all: () => all } } as unknown as Host;
+  const spares = {
+    memoryMb: spareMb,
+    async drop() {
+      const had = this.memoryMb > 0;
+      this.memoryMb = 0;
+      return had;
+    },
+  };
+  return { config, registry: { all: () => all }, spares } as unknown as Host;
 }
 
 test('guests together get what they may have, and not a MiB more', async () => {
@@ -21,6 +29,14 @@ test('guests together get what they may have, and not a MiB more', async () => {
     kind: 'exhausted',
     message: /may have 1535 MiB together, and with this sandbox they would have 1536/,
   });
+});
+
+test('spares count, and give way', async () => {
+  const all = sandboxes('running');
+  await assert.rejects(checkRoomBeside(host(1023, 0, all, 512), 512), { kind: 'exhausted' });
+  await checkRoomBeside(host(1024, 0, all, 512), 512);
+  await checkRoom(host(1023, 0, all, 512), 512);
+  await assert.rejects(checkRoom(host(511, 0, all, 512), 512), { kind: 'exhausted' });
 });
 
 test('what the machine does not have now is refused', async () => {
