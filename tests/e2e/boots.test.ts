@@ -91,7 +91,7 @@ describe('what a base template is when it has booted', () => {
   });
 
   it('is not kept when a step of that fails, and the sandbox runs all the same', async () => {
-    const steps = ['prepare', 'dump', 'commit-head', 'rebase-memory', 'rebase-disk'];
+    const steps = ['rehearse', 'prepare', 'dump', 'commit-head', 'rebase-memory', 'rebase-disk'];
     let memory_mb = 176;
     for (const step of steps) {
       memory_mb += 8;

@@ -18,6 +18,8 @@ export const NOT_OF_A_SEAL =
 
 /** Steps of making a spare and of a create that takes one. */
 export const OF_A_SPARE = /^(spare:|create:(take-spare|go-on)$)/;
+/** Of keeping a boot, before it is sealed like anything else. */
+export const OF_A_BOOT = /^boot:/;
 
 /** `kill` is the host agent's end, the others are those of one process beside it. */
 export type How = 'fail' | 'kill' | `kill=${'plane' | 'keeper' | 'vmm' | 'pager' | 'blockstore'}`;

@@ -76,7 +76,7 @@ describe('sandboxes under Firecracker', { skip: needsFake }, () => {
     const clock = Number(await thaw.sh(id, 'date +%s'));
     assert.ok(Math.abs(clock - Date.now() / 1000) < 2, `its clock is ${clock}`);
     const second = await thaw.sdk.sandboxes.pause(id);
-    assert.equal(second.build!.generation, 1);
+    assert.equal(second.build!.generation, 2);
     assert.ok(
       second.build!.stored_bytes < 2 * 2 ** 20,
       `${second.build!.stored_bytes} bytes for an idle second`,

@@ -2,8 +2,8 @@
  * Base templates that have booted: what a guest is before it has an identity, one build for each size, from which the
  * next create is restored. A cache: what is wrong or of another time is forgotten, and the next create boots.
  *
- *   create ─► boot ─► agent answers ─► seal, go on ─► head of the boot ─► identity        (once)
- *   create ─► restore ─► identity                                                         (from then on)
+ *   create ─► boot ─► agent answers ─► rehearse ─► seal, go on ─► head of the boot ─► identity        (once)
+ *   create ─► restore ─► identity                                                                     (from then on)
  */
 import { createHash } from 'node:crypto';
 import { stat, utimes } from 'node:fs/promises';
@@ -22,6 +22,7 @@ import type { SandboxRecord } from './record.ts';
 import { seal } from './seal.ts';
 
 const BOOT_TIMEOUT_MS = 30_000;
+const REHEARSAL_TIMEOUT_MS = 10_000;
 
 const schema = z.object({
   template: z.string(),
@@ -147,8 +148,13 @@ async function keepBoot(
   { record, machine, owner, facts }: Booted,
   lost: AbortSignal,
 ): Promise<void> {
-  if (!(await host.guests.prepare(machine.slot.hostAddress, BOOT_TIMEOUT_MS, lost))) return;
+  const { hostAddress } = machine.slot;
+  if (!(await host.guests.prepare(hostAddress, BOOT_TIMEOUT_MS, lost))) return;
   try {
+    // A first command has its files in memory then, in this sandbox and in all that come from here.
+    await steps
+      .run('boot:rehearse', () => host.guests.rehearse(hostAddress, REHEARSAL_TIMEOUT_MS, lost))
+      .catch((error) => host.log.warn({ boot: owner.id, err: error }, 'a boot was kept without a rehearsal'));
     const { build } = await seal(host, steps, record, machine, {
       verb: 'boot',
       goOn: true,
