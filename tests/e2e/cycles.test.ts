@@ -47,6 +47,7 @@ describe(`a sandbox that is paused, resumed and forked ${CYCLES} times (seed ${s
     let steps = await guest.check('before the first pause');
     for (let cycle = 1; cycle <= CYCLES; cycle++) {
       const isChecked = cycle % CHECKED === 0;
+      await guest.free();
       await guest.go();
       await sleep(isChecked ? GIVE_BACK_MS : 200);
       const { build } = await thaw.sdk.sandboxes.pause(id);

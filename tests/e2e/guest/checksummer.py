@@ -2,7 +2,8 @@
 
 checksummer.py SEED PAGES BLOCKS FILE IN OUT
 
-Commands come by the pipe IN: `go` starts changing, one step after another, until `halt`, which answers on OUT:
+Commands come by the pipe IN: `ballast` takes much memory and gives it back; `go` starts changing, one step after
+another, until `halt`, which answers on OUT:
 the number of steps done so far (u64) and the first 4 bytes of the MD5 of every page, then of every block.
 What a step changes is written down in checksummer.ts, which replays it.
 """
@@ -90,9 +91,10 @@ while True:
             os.fsync(disk)
         continue
     for command in os.read(source, PAGE).decode().split():
-        running = command == "go"
-        if running:
+        if command == "ballast":
             ballast()
+            continue
+        running = command == "go"
         if command == "halt":
             with open(answers, "wb") as out:
                 out.write(struct.pack("<Q", number) + sums())
