@@ -26,6 +26,7 @@ const STOP_TIMEOUT_MS = 200_000;
 const UNFINISHED = /^\.(restore|backup-.*)$/;
 const DATA_NAMES = [
   'boot',
+  'boots',
   'builds',
   'claim.json',
   'identity',
@@ -33,6 +34,7 @@ const DATA_NAMES = [
   'postgres',
   'postgres.new',
   'sandboxes',
+  'spares',
   'templates',
 ];
 

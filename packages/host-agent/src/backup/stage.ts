@@ -8,7 +8,7 @@ import type { BuildId } from '@thaw/snapshot';
 import { isMissing } from '../build/damaged.ts';
 import { listHeads, readHead } from '../build/head.ts';
 import { readSources } from '../build/mark.ts';
-import { BuildFiles, type HeadOwner, OWNER_KINDS } from '../build/paths.ts';
+import { BuildFiles, type HeadOwner } from '../build/paths.ts';
 import { readBuild } from '../build/read.ts';
 import { BuildStore } from '../build/store.ts';
 import { SandboxPaths } from '../sandbox/paths.ts';
@@ -33,7 +33,7 @@ export async function stage(data: string, into: string, ids: ReadonlySet<string>
   const from = new BuildStore(data);
   const to = new BuildStore(into);
   const staged: Staged = { sandboxes: [], templates: [], left_out: [] };
-  for (const folder of [to.paths.builds, ...OWNER_KINDS.map((kind) => to.paths.owners(kind))])
+  for (const folder of [to.paths.builds, to.paths.owners('sandbox'), to.paths.owners('template')])
     await mkdir(folder, { recursive: true, mode: 0o700 });
   await linkFolder(path.join(data, 'boot'), path.join(into, 'boot'));
   const leaveOut = (owner: HeadOwner, error: unknown) =>
