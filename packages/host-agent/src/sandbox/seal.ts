@@ -80,7 +80,11 @@ export async function seal(
     return { build, before };
   } catch (error) {
     if (build !== undefined && (await mayName(host, owner, build))) await machine.vm.kill().catch(() => {});
-    else await frozen.undo();
+    else {
+      // The guest goes on writing: on a full disk it needs the room that this has taken.
+      await rm(open.files.memfile, { force: true }).catch(() => {});
+      await frozen.undo();
+    }
     throw error;
   }
 }
