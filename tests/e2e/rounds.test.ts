@@ -57,7 +57,8 @@ for (const { tracker, rounds } of [
         const same = (now: Traces) => JSON.stringify(now) === JSON.stringify(idle);
         assert.deepEqual(await thaw.settledTraces(same), idle, `round ${round}`);
         const now = await stored();
-        if (round > 0) assert.equal(now - before, build.stored_bytes, `round ${round}`);
+        // The first build, of a VM that was booted, gets its record of what a start needs from its first resume.
+        if (round > 1) assert.equal(now - before, build.stored_bytes, `round ${round}`);
         before = now;
         open.push({ agent: await descriptors(agent), plane: await descriptors(plane) });
         await thaw.sdk.sandboxes.resume(id);
