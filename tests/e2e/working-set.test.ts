@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { Figures } from './figures.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
 
@@ -22,23 +23,15 @@ describe('the working set', () => {
   });
   after(() => thaw?.stop());
 
-  const figure = (text: string, sample: string) =>
-    Number(
-      text
-        .split('\n')
-        .find((line) => line.startsWith(sample))
-        ?.split(' ')
-        .at(-1) ?? 0,
-    );
-
   /** Pages that came in during `work`, and bytes that came in ahead for nothing until now. */
   async function pagesOf(work: () => Promise<void>) {
     const look = async () => {
       const { body } = await thaw.api<string>('GET', '/metrics');
+      const figures = new Figures(body);
       return {
-        byFault: figure(body, 'thaw_pages_total{cause="fault"'),
-        ahead: figure(body, 'thaw_pages_total{cause="ahead"'),
-        untouched: figure(body, 'thaw_page_bytes_untouched'),
+        byFault: figures.sum('thaw_pages_total', { cause: 'fault' }),
+        ahead: figures.sum('thaw_pages_total', { cause: 'ahead' }),
+        untouched: figures.sum('thaw_page_bytes_untouched'),
       };
     };
     const start = await look();
