@@ -10,7 +10,7 @@ import { stat, utimes } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
 import { isBuildId } from '@thaw/snapshot';
 import { z } from 'zod';
-import { type Acquired, acquireHead, holdBuild } from '../build/acquire.ts';
+import { type Acquired, acquireHead } from '../build/acquire.ts';
 import type { Build } from '../build/build.ts';
 import { type Facts, listHeads, readHead, removeHead } from '../build/head.ts';
 import type { HeadOwner } from '../build/paths.ts';
@@ -19,7 +19,7 @@ import { type Host, newSteps } from '../host.ts';
 import type { Steps } from '../os/step.ts';
 import type { Machine } from './machine.ts';
 import type { SandboxRecord } from './record.ts';
-import { seal } from './seal.ts';
+import { sealBelow } from './sealed.ts';
 
 const BOOT_TIMEOUT_MS = 30_000;
 const REHEARSAL_TIMEOUT_MS = 10_000;
@@ -155,18 +155,9 @@ async function keepBoot(
     await steps
       .run('boot:rehearse', () => host.guests.rehearse(hostAddress, REHEARSAL_TIMEOUT_MS, lost))
       .catch((error) => host.log.warn({ boot: owner.id, err: error }, 'a boot was kept without a rehearsal'));
-    const { build } = await seal(host, steps, record, machine, {
-      verb: 'boot',
-      goOn: true,
-      head: { owner, facts: facts satisfies Facts },
-    });
+    const head = { owner, facts: facts satisfies Facts };
     const drop = () => removeHead(host.builds, steps, 'boot', owner);
-    try {
-      await machine.rebase(steps, 'boot', build, holdBuild(host.builds, build), drop);
-    } catch (error) {
-      await releaseBuild(host.builds, steps, 'boot', build.id);
-      throw error;
-    }
+    await sealBelow(host, steps, record, machine, { verb: 'boot', head }, drop);
     await makeRoom(host, steps, owner);
   } catch (error) {
     lost.throwIfAborted();

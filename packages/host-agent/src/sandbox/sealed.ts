@@ -2,14 +2,15 @@
 import { ThawError } from '@thaw/api';
 import { acquireHead, holdBuild } from '../build/acquire.ts';
 import type { Build } from '../build/build.ts';
-import { commitHead } from '../build/head.ts';
+import { commitHead, type Head } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';
 import { releaseBuild } from '../build/release.ts';
 import type { Host } from '../host.ts';
 import type { Steps } from '../os/step.ts';
 import type { Machine } from './machine.ts';
+import type { SandboxRecord } from './record.ts';
 import type { Sandbox } from './sandbox.ts';
-import { seal } from './seal.ts';
+import { type Sealed, type SealOptions, seal } from './seal.ts';
 
 /** To be called by the sandbox's one writer. */
 export async function sealed(host: Host, sandbox: Sandbox, steps: Steps): Promise<Build> {
@@ -27,25 +28,39 @@ async function lastBuild(host: Host, sandbox: Sandbox): Promise<Build> {
   return build;
 }
 
+/**
+ * Seals a VM that goes on, and lays it over the build. When the VM stays on what it stood on, `onStay` is told the head
+ * from before the seal.
+ */
+export async function sealBelow(
+  host: Host,
+  steps: Steps,
+  record: SandboxRecord,
+  machine: Machine,
+  options: Omit<SealOptions, 'goOn'>,
+  onStay: (before: Head | undefined) => Promise<void>,
+): Promise<Sealed> {
+  const { verb } = options;
+  const { build, before } = await seal(host, steps, record, machine, { ...options, goOn: true });
+  try {
+    await machine.rebase(steps, verb, build, holdBuild(host.builds, build), () => onStay(before));
+  } catch (error) {
+    await releaseBuild(host.builds, steps, verb, build.id);
+    throw error;
+  }
+  return { build, before };
+}
+
 async function sealRunning(host: Host, sandbox: Sandbox, machine: Machine, steps: Steps): Promise<Build> {
   const thawed = Promise.withResolvers<void>();
   sandbox.state = { status: 'snapshotting', machine, thawed: thawed.promise };
   try {
-    const { build, before } = await seal(host, steps, sandbox.record, machine, {
-      verb: 'snapshot',
-      goOn: true,
-      onThawed: thawed.resolve,
-    });
+    const options = { verb: 'snapshot', onThawed: thawed.resolve } as const;
     // A VM that stays writes to the layer that is the build's disk: nothing may start from that build then.
     const owner = { kind: 'sandbox', id: sandbox.id } as const;
-    const onStay = async () =>
-      void (before && (await commitHead(host.builds, steps, 'snapshot', owner, before)));
-    try {
-      await machine.rebase(steps, 'snapshot', build, holdBuild(host.builds, build), onStay);
-    } catch (error) {
-      await releaseBuild(host.builds, steps, 'snapshot', build.id);
-      throw error;
-    }
+    const onStay = async (head: Head | undefined) =>
+      void (head && (await commitHead(host.builds, steps, 'snapshot', owner, head)));
+    const { build, before } = await sealBelow(host, steps, sandbox.record, machine, options, onStay);
     sandbox.build = await measureBuild(build);
     if (before !== undefined) await releaseBuild(host.builds, steps, 'snapshot', before.build);
     return build;
