@@ -10,8 +10,8 @@ import type { SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
 import { toNetwork } from '../host/agent.ts';
 import type { Plane } from '../plane.ts';
-import { syncTemplates } from '../template/sync.ts';
-import { findTemplate, type TemplateRow } from '../template/table.ts';
+import { resolveTemplate } from '../template/resolve.ts';
+import type { TemplateRow } from '../template/table.ts';
 import { recordStart } from './record-start.ts';
 import { findSandbox, insertSandbox, type SandboxRow } from './table.ts';
 
@@ -21,7 +21,7 @@ export async function createSandbox(
   { teamId, keyId }: Owner,
   wish: CreateSandbox,
 ): Promise<Sandbox> {
-  const template = await requireTemplate(plane, teamId, wish.template);
+  const template = await resolveTemplate(plane, teamId, wish.template);
   const size = sizeOf(template, wish);
   await checkAgainstHost(plane, size);
 
@@ -50,15 +50,6 @@ export async function createSandbox(
     const row = (await findSandbox(plane.db, teamId, id))!;
     return await recordStart(plane, row, onHost(plane, row, template.id, wish.env ?? {}));
   });
-}
-
-async function requireTemplate(plane: Plane, teamId: string, nameOrId: string): Promise<TemplateRow> {
-  const known = await findTemplate(plane.db, teamId, nameOrId);
-  if (known) return known;
-  await syncTemplates(plane);
-  const found = await findTemplate(plane.db, teamId, nameOrId);
-  if (!found) throw new ThawError('not_found', `template ${nameOrId} does not exist`);
-  return found;
 }
 
 interface Size {
