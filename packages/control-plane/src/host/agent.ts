@@ -9,7 +9,7 @@ import {
   type Transport,
 } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
-import { type NetworkPolicy, ThawError } from '@thaw/api';
+import { type NetworkPolicy, splitDomains, ThawError } from '@thaw/api';
 import {
   type CreateSandboxRequestSchema,
   type ExecRequestSchema,
@@ -24,7 +24,6 @@ import {
   type ListDirRequestSchema,
   type MakeDirRequestSchema,
   type MoveFileRequestSchema,
-  type NetworkSchema,
   type ReadFileStreamRequestSchema,
   type RemoveFileRequestSchema,
   type ResizeTerminalRequestSchema,
@@ -152,8 +151,15 @@ export function hostOver(transport: Transport, log: Logger, guestTransport = tra
 }
 
 /** A policy as the host takes it. */
-export function toNetwork(policy: NetworkPolicy): MessageInitShape<typeof NetworkSchema> {
-  return { internet: policy.internet, allowOut: policy.allow_out, denyOut: policy.deny_out };
+export function toNetwork(policy: NetworkPolicy) {
+  const { domains, ranges } = splitDomains(policy.allow_out);
+  return {
+    internet: policy.internet,
+    allowOut: ranges,
+    denyOut: policy.deny_out,
+    allowDomains: domains,
+    dnsServers: policy.dns_servers ?? [],
+  };
 }
 
 type HostClient = Client<typeof HostAgentService>;
