@@ -31,6 +31,8 @@ export class FakeAgent implements AsyncDisposable {
   readonly files = new Map<string, Buffer>();
   /** What guests said of their load, oldest first. */
   readonly samples = new Map<string, Sample[]>();
+  /** What consoles said, if not what they always say. */
+  readonly logs = new Map<string, string>();
   /** Of terminals, columns and rows, in the order they were asked for. */
   readonly sizes: [number, number][] = [];
   /** Folders being watched. */
@@ -153,7 +155,8 @@ export class FakeAgent implements AsyncDisposable {
       },
       getLogs: async ({ sandboxId }) => {
         await this.#enter('getLogs');
-        return { text: `${this.#require(sandboxId).sandboxId} booted\n` };
+        const booted = `${this.#require(sandboxId).sandboxId} booted\n`;
+        return { text: this.logs.get(sandboxId) ?? booted };
       },
       getMetrics: async () => {
         await this.#enter('getMetrics');
