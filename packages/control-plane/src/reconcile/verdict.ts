@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { NetworkPolicy, SandboxStatus } from '@thaw/api';
 import type { Network, SandboxInfo } from '@thaw/api/rpc';
+import { toNetwork } from '../host/agent.ts';
 
 export type Verdict =
   | { kind: 'keep' }
@@ -63,9 +64,6 @@ export function verdict(
 }
 
 function isSame(policy: NetworkPolicy, network: Network): boolean {
-  return (
-    policy.internet === network.internet &&
-    isDeepStrictEqual(policy.allow_out, network.allowOut) &&
-    isDeepStrictEqual(policy.deny_out, network.denyOut)
-  );
+  const { internet, allowOut, denyOut, allowDomains, dnsServers } = network;
+  return isDeepStrictEqual(toNetwork(policy), { internet, allowOut, denyOut, allowDomains, dnsServers });
 }

@@ -21,7 +21,7 @@ const RECORD: SandboxRecord = {
   diskMb: 512,
   timeoutSec: 0,
   env: {},
-  egress: { internet: true, allowOut: [], denyOut: [] },
+  egress: { internet: true, allowOut: [], denyOut: [], allowDomains: [], dnsServers: [] },
   accessToken: 'token',
   defaultUser: 'root',
   defaultWorkdir: '/root',
