@@ -92,7 +92,8 @@ export interface HostAgent {
   /** What a sandbox's console said last. */
   logs(id: string): Promise<string>;
   create(request: CreateRequest): Promise<SandboxInfo>;
-  pause(id: string): Promise<SandboxInfo>;
+  /** `diskOnly` keeps nothing that runs; `healthy` refuses a guest that does not answer. */
+  pause(id: string, how: { diskOnly: boolean; healthy: boolean }): Promise<SandboxInfo>;
   /** `cold` boots the disk of the last build and leaves its memory; `buildId` is the build that it was started from. */
   resume(
     id: string,
@@ -254,10 +255,12 @@ function lifecycle(client: HostClient, calls: Calls) {
       told(
         (await calls.unary('create', DEADLINE_MS.create, (o) => client.createSandbox(request, o))).sandbox,
       ),
-    pause: async (sandboxId) =>
-      told(
-        (await calls.unary('pause', DEADLINE_MS.pause, (o) => client.pauseSandbox({ sandboxId }, o))).sandbox,
-      ),
+    pause: async (sandboxId, how) => {
+      const request = { sandboxId, ...how };
+      return told(
+        (await calls.unary('pause', DEADLINE_MS.pause, (o) => client.pauseSandbox(request, o))).sandbox,
+      );
+    },
     resume: async (sandboxId, { network, cold }) => {
       const request = { sandboxId, network: toNetwork(network), cold };
       const answer = await calls.unary('resume', DEADLINE_MS.resume, (o) => client.resumeSandbox(request, o));
