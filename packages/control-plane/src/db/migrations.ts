@@ -166,6 +166,7 @@ const e2b: Migration = {
         add column traffic_token text,
         add column alias text,
         add column ttl_sec integer,
+        add column resumed_at timestamptz(3),
         add column pause_memory boolean not null default true,
         add column ingress jsonb not null default '{}',
         add column idempotency_key text,
@@ -175,9 +176,6 @@ const e2b: Migration = {
     await sql`
       create unique index sandboxes_idempotency on sandboxes (team_id, idempotency_key)
         where idempotency_key is not null`.execute(db);
-    await sql`
-      create index sandboxes_started on sandboxes (team_id, started_at desc, id desc)
-        where status <> 'stopped'`.execute(db);
   },
 };
 

@@ -53,6 +53,8 @@ export interface SandboxTable {
   alias: string | null;
   /** The time that a create of the E2B API gave it: what it gets when traffic wakes it. */
   ttl_sec: number | null;
+  /** Its last start, if that was no create. */
+  resumed_at: Date | null;
   /** Whether the pause at the end of its time keeps memory. */
   pause_memory: Generated<boolean>;
   ingress: ColumnType<Ingress, string | undefined, string>;

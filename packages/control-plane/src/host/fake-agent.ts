@@ -39,6 +39,7 @@ export class FakeAgent implements AsyncDisposable {
   lastCreate: Parameters<ServiceImpl<typeof HostAgentService>['createSandbox']>[0] | undefined;
   /** Where its sandboxes are: those that were made, and those that were resumed. */
   hostIps: [string, string] = ['10.11.0.1', '10.11.0.2'];
+  lastPause: Parameters<ServiceImpl<typeof HostAgentService>['pauseSandbox']>[0] | undefined;
   lastResume: Parameters<ServiceImpl<typeof HostAgentService>['resumeSandbox']>[0] | undefined;
   readonly #faults = new Map<Rpc, Error[]>();
   readonly #holds = new Map<Rpc, PromiseWithResolvers<void>>();
@@ -122,6 +123,7 @@ export class FakeAgent implements AsyncDisposable {
       storedBytes: 4096n,
       memoryStoredBytes: 4096n,
       diskStoredBytes: 0n,
+      guestUnresponsive: false,
     };
   }
 
@@ -187,6 +189,7 @@ export class FakeAgent implements AsyncDisposable {
           timingsMs: { 'create:boot': 1.5 },
           network: request.network ?? { internet: true },
           createdAtUnix: BigInt(Math.floor(Date.now() / 1000)),
+          accessToken: request.open ? '' : randomUUID(),
         });
         this.sandboxes.set(request.sandboxId, sandbox);
         return { sandbox };
@@ -202,6 +205,8 @@ export class FakeAgent implements AsyncDisposable {
         const sandbox = this.#require(request.sandboxId, 'running');
         this.#seal(sandbox);
         sandbox.status = 'paused';
+        sandbox.diskOnly = request.diskOnly;
+        this.lastPause = request;
         sandbox.hostIp = '';
         return { sandbox };
       },
@@ -210,6 +215,7 @@ export class FakeAgent implements AsyncDisposable {
         const sandbox = this.#require(request.sandboxId, 'paused', 'error');
         sandbox.status = 'running';
         sandbox.hostIp = this.hostIps[1];
+        sandbox.diskOnly = false;
         if (request.network !== undefined) sandbox.network = request.network;
         this.lastResume = request;
         return { sandbox, buildId: sandbox.build?.id ?? 'base' };
@@ -221,7 +227,10 @@ export class FakeAgent implements AsyncDisposable {
         const children = request.children.map(({ sandboxId, network }) => {
           const fault = this.#faults.get('createSandbox')?.shift();
           if (fault) return { errorKind: 'unavailable', errorMessage: fault.message };
-          const sandbox = create(SandboxInfoSchema, { ...source, sandboxId, status: 'running' });
+          const sandbox = create(SandboxInfoSchema, {
+            ...{ ...source, sandboxId, status: 'running' },
+            accessToken: source.accessToken === '' ? '' : randomUUID(),
+          });
           if (network !== undefined) sandbox.network = network;
           this.sandboxes.set(sandboxId, sandbox);
           return { sandbox };

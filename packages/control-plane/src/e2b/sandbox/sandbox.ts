@@ -1,10 +1,10 @@
 /** A row as clients of the E2B API see it: running or paused, or not at all. */
 
-import type { SandboxStatus } from '@thaw/api';
-import { ThawError } from '@thaw/api';
+import { type SandboxStatus, TEMPLATE_ID, ThawError } from '@thaw/api';
 import type { Plane } from '../../plane.ts';
 import { requireSandbox } from '../../sandbox/sandbox.ts';
 import type { SandboxRow } from '../../sandbox/table.ts';
+import { baseOf } from '../../template/name.ts';
 import {
   CLIENT_ID,
   type E2bNetwork,
@@ -43,7 +43,13 @@ export async function requireListed(plane: Plane, teamId: string, id: string): P
   return row;
 }
 
-export function gone(id: string): ThawError {
+/** The row of one that can be destroyed: a broken one too, though nobody sees it. */
+export async function requireKillable(plane: Plane, teamId: string, id: string): Promise<void> {
+  const { status } = await requireSandbox(plane, teamId, id);
+  if (status === 'stopping' || status === 'stopped') throw gone(id);
+}
+
+function gone(id: string): ThawError {
   return new ThawError('not_found', `sandbox ${id} does not exist`);
 }
 
@@ -60,7 +66,7 @@ export function toListed(row: SandboxRow): ListedSandbox {
   const state = stateOf(row.status) ?? 'running';
   return {
     ...identityOf(row),
-    startedAt: (row.started_at ?? row.created_at).toISOString(),
+    startedAt: startOf(row).toISOString(),
     endAt: endOf(row, state).toISOString(),
     cpuCount: row.vcpus,
     memoryMB: row.memory_mb,
@@ -83,13 +89,25 @@ export function toDetail(plane: Plane, row: SandboxRow): SandboxDetail {
 }
 
 function identityOf(row: SandboxRow) {
+  const alias = row.alias ?? aliasOf(row.template);
   return {
     sandboxID: row.id,
-    templateID: row.template_id,
+    templateID: baseOf(row.template_id),
     clientID: CLIENT_ID,
     envdVersion: ENVD_VERSION,
-    alias: row.alias ?? row.template,
+    ...(alias !== null && { alias }),
   };
+}
+
+/** Of its last start. */
+export function startOf({ resumed_at, started_at, created_at }: SandboxRow): Date {
+  return resumed_at ?? started_at ?? created_at;
+}
+
+/** Without a name of its own a template has none. */
+function aliasOf(template: string): string | null {
+  const alias = baseOf(template);
+  return TEMPLATE_ID.test(alias) ? null : alias;
 }
 
 /** A paused one ended when it paused. */
