@@ -86,8 +86,8 @@ export function forward(errand: Errand): Promise<Outcome> {
     finished = answer?.complete === true;
   });
   outgoing.on('error', (error) => {
-    // Once there is an answer, what becomes of the rest of the request is nothing to it.
-    if (answer === undefined) fail(error);
+    // Of a whole answer nothing is taken back when the rest of the request has nowhere to go.
+    if (answer?.complete !== true) fail(error);
   });
   outgoing.on('socket', () => {
     sent = true;

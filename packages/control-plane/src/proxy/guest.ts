@@ -50,9 +50,13 @@ export const HEADER_BYTES_MAX = 64 * 1024;
 export class GuestAgent extends http.Agent {
   readonly #gone: AbortSignal;
 
-  /** `gone` ends connecting; connections are ended by `destroy`. */
-  constructor(gone: AbortSignal, keepAlive: boolean) {
-    super({ keepAlive, timeout: KEEP_FOR_MS, maxFreeSockets: KEEP_MAX, scheduling: 'lifo' });
+  /**
+   * `gone` ends connecting; connections are ended by `destroy`. With none kept, a service is still not told to close:
+   * it might do so before it has read all.
+   */
+  constructor(gone: AbortSignal, keeps: boolean) {
+    const maxFreeSockets = keeps ? KEEP_MAX : 0;
+    super({ keepAlive: true, timeout: KEEP_FOR_MS, maxFreeSockets, scheduling: 'lifo' });
     this.#gone = gone;
   }
 

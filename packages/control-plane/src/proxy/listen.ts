@@ -28,7 +28,9 @@ const HEADERS_TIMEOUT_MS = 60_000;
 const PEER_CHECK_MS = 30_000;
 /** What a client may send ahead, of one stream and of all streams of a connection. */
 const STREAM_WINDOW_BYTES = 1024 * 1024;
-const CONNECTION_WINDOW_BYTES = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES = 2 * 1024 * 1024;
+/** Of all streams of a connection, with what is on its way to the client; new streams are refused beyond. */
+const SESSION_MEMORY_MB = 48;
 const STREAMS_MAX = 256;
 
 export interface Listener {
@@ -92,6 +94,7 @@ function tlsServer(tls: TlsMaterial): http2.Http2SecureServer {
     ...HTTP1,
     minVersion: 'TLSv1.2',
     allowHTTP1: true,
+    maxSessionMemory: SESSION_MEMORY_MB,
     settings: {
       initialWindowSize: STREAM_WINDOW_BYTES,
       maxConcurrentStreams: STREAMS_MAX,
