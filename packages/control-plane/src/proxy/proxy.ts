@@ -2,10 +2,13 @@
  * The data plane: clients' traffic to guests' ports, by `{port}-{sandbox}.{domain}` or by headers. Compatible with the
  * E2B SDKs. It decides by what it has in memory, wakes what may be woken, and passes on bytes.
  */
+import type { RequestListener } from 'node:http';
 import type { Server as HttpsServer } from 'node:https';
 import { readTls, renewTls, type TlsFiles } from '../http/tls.ts';
 import type { Plane } from '../plane.ts';
+import { isApi } from './address.ts';
 import { Directory } from './directory.ts';
+import { hostOf } from './headers.ts';
 import { Lines } from './line.ts';
 import { type Handlers, type Listener, listen } from './listen.ts';
 import { serveRequest, serveTunnel } from './serve.ts';
@@ -21,6 +24,8 @@ export interface ProxyConfig {
 }
 
 export interface ProxyOptions {
+  /** Serves what is for `api.{domain}`. */
+  api: RequestListener;
   /** The database's server, if it can tell of changes. */
   databaseUrl: string | undefined;
   limits?: Partial<ProxyLimits> | undefined;
@@ -66,7 +71,11 @@ export async function startProxy(
   const signatures = new Signatures(() => directory.all());
   const gate = { plane, directory, lines, wakes, signatures };
   const handlers: Handlers = {
-    request: (request, response, expects) => void serveRequest(gate, request, response, expects),
+    request: (request, response, expects) => {
+      if (!isApi(hostOf(request))) return void serveRequest(gate, request, response, expects);
+      if (expects) response.writeContinue();
+      options.api(request, response);
+    },
     tunnel: (request, socket, head) => void serveTunnel(gate, request, socket, head),
   };
   const listeners: Listener[] = [];
