@@ -19,4 +19,6 @@ export interface Plane {
   templateVerbs: InFlight;
   activity: Activity;
   history: History;
+  /** The domain under which clients reach guests' ports, `sbx.localhost:3443` for instance; null: none. */
+  domain: string | null;
 }

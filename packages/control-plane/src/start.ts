@@ -65,7 +65,10 @@ export async function startControlPlane(
   undo.defer(() => activity.close());
   const verbs = new InFlight();
   const templateVerbs = new InFlight();
-  const plane: Plane = { id, db, host, hostId: HOST_ID, log, verbs, templateVerbs, activity, history };
+  const plane: Plane = {
+    ...{ id, db, host, hostId: HOST_ID, log, verbs, templateVerbs, activity, history },
+    domain: config.domain ?? null,
+  };
   undo.defer(async () => {
     const left = [
       ...(await templateVerbs.drain(VERBS_END_WITHIN_MS)),

@@ -9,7 +9,7 @@ import {
   type Transport,
 } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
-import { type NetworkPolicy, ThawError } from '@thaw/api';
+import { type NetworkPolicy, splitDomains, ThawError } from '@thaw/api';
 import {
   type CreateSandboxRequestSchema,
   type ExecRequestSchema,
@@ -24,7 +24,6 @@ import {
   type ListDirRequestSchema,
   type MakeDirRequestSchema,
   type MoveFileRequestSchema,
-  type NetworkSchema,
   type ReadFileStreamRequestSchema,
   type RemoveFileRequestSchema,
   type ResizeTerminalRequestSchema,
@@ -83,7 +82,8 @@ export interface HostAgent {
   /** What a sandbox's console said last. */
   logs(id: string): Promise<string>;
   create(request: CreateRequest): Promise<SandboxInfo>;
-  pause(id: string): Promise<SandboxInfo>;
+  /** `diskOnly` keeps nothing that runs; `healthy` refuses a guest that does not answer. */
+  pause(id: string, how: { diskOnly: boolean; healthy: boolean }): Promise<SandboxInfo>;
   /** `cold` boots the disk of the last build and leaves its memory; `buildId` is the build that it was started from. */
   resume(
     id: string,
@@ -152,8 +152,15 @@ export function hostOver(transport: Transport, log: Logger, guestTransport = tra
 }
 
 /** A policy as the host takes it. */
-export function toNetwork(policy: NetworkPolicy): MessageInitShape<typeof NetworkSchema> {
-  return { internet: policy.internet, allowOut: policy.allow_out, denyOut: policy.deny_out };
+export function toNetwork(policy: NetworkPolicy) {
+  const { domains, ranges } = splitDomains(policy.allow_out);
+  return {
+    internet: policy.internet,
+    allowOut: ranges,
+    denyOut: policy.deny_out,
+    allowDomains: domains,
+    dnsServers: policy.dns_servers ?? [],
+  };
 }
 
 type HostClient = Client<typeof HostAgentService>;
@@ -230,10 +237,12 @@ function lifecycle(client: HostClient, calls: Calls) {
       told(
         (await calls.unary('create', DEADLINE_MS.create, (o) => client.createSandbox(request, o))).sandbox,
       ),
-    pause: async (sandboxId) =>
-      told(
-        (await calls.unary('pause', DEADLINE_MS.pause, (o) => client.pauseSandbox({ sandboxId }, o))).sandbox,
-      ),
+    pause: async (sandboxId, how) => {
+      const request = { sandboxId, ...how };
+      return told(
+        (await calls.unary('pause', DEADLINE_MS.pause, (o) => client.pauseSandbox(request, o))).sandbox,
+      );
+    },
     resume: async (sandboxId, { network, cold }) => {
       const request = { sandboxId, network: toNetwork(network), cold };
       const answer = await calls.unary('resume', DEADLINE_MS.resume, (o) => client.resumeSandbox(request, o));

@@ -37,6 +37,7 @@ export class FakeAgent implements AsyncDisposable {
   readonly processes = new Map<number, ChildProcess>();
   /** What the last create was asked for. */
   lastCreate: Parameters<ServiceImpl<typeof HostAgentService>['createSandbox']>[0] | undefined;
+  lastPause: Parameters<ServiceImpl<typeof HostAgentService>['pauseSandbox']>[0] | undefined;
   lastResume: Parameters<ServiceImpl<typeof HostAgentService>['resumeSandbox']>[0] | undefined;
   readonly #faults = new Map<Rpc, Error[]>();
   readonly #holds = new Map<Rpc, PromiseWithResolvers<void>>();
@@ -120,6 +121,7 @@ export class FakeAgent implements AsyncDisposable {
       storedBytes: 4096n,
       memoryStoredBytes: 4096n,
       diskStoredBytes: 0n,
+      guestUnresponsive: false,
     };
   }
 
@@ -185,6 +187,7 @@ export class FakeAgent implements AsyncDisposable {
           timingsMs: { 'create:boot': 1.5 },
           network: request.network ?? { internet: true },
           createdAtUnix: BigInt(Math.floor(Date.now() / 1000)),
+          accessToken: request.open ? '' : randomUUID(),
         });
         this.sandboxes.set(request.sandboxId, sandbox);
         return { sandbox };
@@ -200,6 +203,8 @@ export class FakeAgent implements AsyncDisposable {
         const sandbox = this.#require(request.sandboxId, 'running');
         this.#seal(sandbox);
         sandbox.status = 'paused';
+        sandbox.diskOnly = request.diskOnly;
+        this.lastPause = request;
         sandbox.hostIp = '';
         return { sandbox };
       },
@@ -207,6 +212,7 @@ export class FakeAgent implements AsyncDisposable {
         await this.#enter('resumeSandbox');
         const sandbox = this.#require(request.sandboxId, 'paused', 'error');
         sandbox.status = 'running';
+        sandbox.diskOnly = false;
         sandbox.hostIp = '10.11.0.2';
         if (request.network !== undefined) sandbox.network = request.network;
         this.lastResume = request;
@@ -219,7 +225,10 @@ export class FakeAgent implements AsyncDisposable {
         const children = request.children.map(({ sandboxId, network }) => {
           const fault = this.#faults.get('createSandbox')?.shift();
           if (fault) return { errorKind: 'unavailable', errorMessage: fault.message };
-          const sandbox = create(SandboxInfoSchema, { ...source, sandboxId, status: 'running' });
+          const sandbox = create(SandboxInfoSchema, {
+            ...{ ...source, sandboxId, status: 'running' },
+            accessToken: source.accessToken === '' ? '' : randomUUID(),
+          });
           if (network !== undefined) sandbox.network = network;
           this.sandboxes.set(sandboxId, sandbox);
           return { sandbox };

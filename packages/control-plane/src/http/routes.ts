@@ -1,5 +1,6 @@
 /** Every route there is. The server answers them, and the description tells of them. */
 import { type KeyOptions, keyRoutes } from '../auth/routes.ts';
+import { e2bRoutes } from '../e2b/routes.ts';
 import { eventRoutes } from '../event/routes.ts';
 import { type ExecOptions, execRoutes } from '../exec/routes.ts';
 import { fileRoutes } from '../file/routes.ts';
@@ -21,4 +22,5 @@ export function addRoutes(app: App, plane: Plane, options: ExecOptions & KeyOpti
   keyRoutes(app, plane, options);
   eventRoutes(app, plane);
   metricsRoutes(app, plane);
+  e2bRoutes(app, plane);
 }

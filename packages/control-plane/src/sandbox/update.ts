@@ -38,7 +38,12 @@ export async function updateSandbox(
 function patchOf({ timeout_sec, on_timeout, auto_resume, metadata, network }: UpdateSandbox): SandboxPatch {
   return {
     // The new time counts from now, and it is the only clock.
-    ...(timeout_sec !== undefined && { timeout_sec, end_at: null, last_active_at: new Date() }),
+    ...(timeout_sec !== undefined && {
+      timeout_sec,
+      end_at: null,
+      ttl_sec: null,
+      last_active_at: new Date(),
+    }),
     ...(on_timeout !== undefined && { on_timeout }),
     ...(auto_resume !== undefined && { auto_resume }),
     ...(metadata !== undefined && { metadata: JSON.stringify(metadata) }),

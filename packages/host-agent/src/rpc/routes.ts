@@ -28,7 +28,9 @@ export function routes(host: Host): (router: ConnectRouter) => void {
       await destroy(host, sandboxId);
       return {};
     },
-    pauseSandbox: async ({ sandboxId }) => ({ sandbox: sandboxInfo(host, await pause(host, sandboxId)) }),
+    pauseSandbox: async ({ sandboxId, diskOnly, healthy }) => ({
+      sandbox: sandboxInfo(host, await pause(host, sandboxId, { diskOnly, healthy })),
+    }),
     resumeSandbox: async ({ sandboxId, network, cold }) => {
       const egress = network === undefined ? undefined : checkedEgress(network);
       const sandbox = await resume(host, sandboxId, { egress, cold });
