@@ -15,7 +15,7 @@ export interface Plane {
   log: Logger;
   /** Verbs on sandboxes, by sandbox id. */
   verbs: InFlight;
-  /** Verbs on template names, by `{team}/{name}`. */
+  /** Verbs on templates, by `verbKey`. */
   templateVerbs: InFlight;
   activity: Activity;
   history: History;

@@ -179,6 +179,15 @@ const e2b: Migration = {
   },
 };
 
+const snapshots: Migration = {
+  async up(db: Kysely<unknown>) {
+    // A tag is a template row of its own, as it is a head of its own on the host.
+    await sql`drop table tags`.execute(db);
+    // Not a reference: templates outlive the sandboxes that they were made of.
+    await sql`alter table templates add column source_sandbox_id text`.execute(db);
+  },
+};
+
 const MIGRATIONS: Record<string, Migration> = {
   '0001_first': first,
   '0002_lifecycle': lifecycle,
@@ -186,6 +195,7 @@ const MIGRATIONS: Record<string, Migration> = {
   '0004_events': events,
   '0005_template_errors': templateErrors,
   '0006_e2b': e2b,
+  '0008_snapshots': snapshots,
 };
 
 const provider: MigrationProvider = { getMigrations: async () => MIGRATIONS };

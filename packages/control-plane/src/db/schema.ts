@@ -78,6 +78,7 @@ export interface Ingress {
   https_ports?: number[];
 }
 
+/** One tag of a template, which is all there is of most: the names are those of template/name.ts. */
 export interface TemplateTable {
   id: string;
   /** Null: shared by all teams, as base templates are. */
@@ -88,9 +89,12 @@ export interface TemplateTable {
   memory_mb: number | null;
   disk_mb: number;
   build_id: string | null;
-  created_at: CreatedAt;
+  /** When its build was made. */
+  created_at: ColumnType<Date, Date | undefined, Date>;
   /** Why the host can't read it at present. */
   error_reason: string | null;
+  /** The sandbox that it was made of; null: not known. */
+  source_sandbox_id: string | null;
 }
 
 export interface BuildTable {
@@ -98,13 +102,6 @@ export interface BuildTable {
   parent_id: string | null;
   generation: number;
   stored_bytes: BigInt64;
-  created_at: CreatedAt;
-}
-
-export interface TagTable {
-  template_id: string;
-  tag: string;
-  build_id: string;
   created_at: CreatedAt;
 }
 
@@ -165,7 +162,6 @@ export interface Schema {
   sandboxes: SandboxTable;
   templates: TemplateTable;
   builds: BuildTable;
-  tags: TagTable;
   api_keys: ApiKeyTable;
   teams: TeamTable;
 }

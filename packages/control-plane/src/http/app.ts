@@ -138,7 +138,7 @@ function mindConnections(app: App, opened: 'connection' | 'secureConnection'): v
   });
 }
 
-function keyOf(headers: IncomingMessage['headers']): string | undefined {
+export function keyOf(headers: IncomingMessage['headers']): string | undefined {
   const header = headers['x-api-key'];
   if (typeof header === 'string') return header;
   return /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1];

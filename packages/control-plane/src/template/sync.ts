@@ -5,6 +5,7 @@ import { DEFAULT_TEAM } from '../auth/key.ts';
 import { recordBuild } from '../build/record.ts';
 import { isTaken } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
+import { verbKey } from './name.ts';
 import { listAllTemplates, markTemplate, removeTemplate, type TemplateRow, upsertTemplate } from './table.ts';
 
 /** Upserts what the host has and forgets what it has no more. Names with a verb under way are left alone. */
@@ -21,7 +22,7 @@ export async function syncTemplates(plane: Plane): Promise<void> {
       continue;
     }
     const teamId = template.type === 'base' ? null : (row?.team_id ?? DEFAULT_TEAM);
-    if (plane.templateVerbs.has(`${teamId}/${template.name}`)) continue;
+    if (plane.templateVerbs.has(verbKey(teamId, template.name))) continue;
     if (row && isSame(row, template)) continue;
     try {
       await recordTemplate(plane, template, teamId, row?.build_id ?? null).catch((error) =>
@@ -33,7 +34,7 @@ export async function syncTemplates(plane: Plane): Promise<void> {
   }
   const present = new Set(listed.map((template) => template.id));
   for (const row of before) {
-    if (present.has(row.id) || plane.templateVerbs.has(`${row.team_id}/${row.name}`)) continue;
+    if (present.has(row.id) || plane.templateVerbs.has(verbKey(row.team_id, row.name))) continue;
     await removeTemplate(plane.db, row.id, row.build_id);
     plane.log.info({ template: row.id, name: row.name }, 'the host has this template no more');
   }
@@ -71,6 +72,7 @@ export async function recordTemplate(
   template: Template,
   teamId: string | null,
   parentBuildId: string | null,
+  more: { created_at?: Date; source_sandbox_id?: string | null } = {},
 ): Promise<void> {
   const buildId = await recordBuild(plane.db, template.build, parentBuildId);
   await upsertTemplate(plane.db, {
@@ -84,5 +86,6 @@ export async function recordTemplate(
     build_id: buildId,
     error_reason: null,
     created_at: new Date(Number(template.createdAtUnix) * 1000 || Date.now()),
+    ...more,
   });
 }
