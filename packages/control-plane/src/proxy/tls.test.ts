@@ -45,7 +45,11 @@ describe('the proxy by TLS', () => {
   const port = () => Number(new URL(plane.running.proxy.tlsUrl!).port);
   const name = (at = app.port) => `${at}-${id}.sbx.localhost`;
   const session = (): http2.ClientHttp2Session =>
-    http2.connect(`https://127.0.0.1:${port()}`, { ca: readFileSync(cert), servername: name() });
+    http2.connect(`https://127.0.0.1:${port()}`, {
+      ...{ ca: readFileSync(cert), servername: name() },
+      // What the client itself may have on its way.
+      maxSessionMemory: 100,
+    });
 
   it('speaks HTTP/2 and HTTP/1.1, as clients like', async () => {
     const own = session();
