@@ -3,8 +3,10 @@
  * E2B SDKs. It decides by what it has in memory, wakes what may be woken, and passes on bytes.
  */
 import type { Server as HttpsServer } from 'node:https';
+import { throughOutage } from '../db/connect.ts';
 import { readTls, renewTls, type TlsFiles } from '../http/tls.ts';
 import type { Plane } from '../plane.ts';
+import { abort } from './client.ts';
 import { Directory } from './directory.ts';
 import { Lines } from './line.ts';
 import { type Handlers, type Listener, listen } from './listen.ts';
@@ -56,18 +58,22 @@ export async function startProxy(
   await using undo = new AsyncDisposableStack();
   const limits = { ...LIMITS, ...options.limits };
   const lines = undo.use(new Lines({ perSandbox: limits.openPerSandbox, all: limits.open }));
-  const directory = undo.use(
-    await Directory.open(
-      { db: plane.db, log: plane.log, onLeft: (id) => lines.left(id) },
-      options.databaseUrl,
-    ),
-  );
+  const following = { db: plane.db, log: plane.log, onLeft: (id: string) => lines.left(id) };
+  const directory = undo.use(await throughOutage(() => Directory.open(following, options.databaseUrl)));
   const wakes = new Wakes(plane, limits.waiting);
   const signatures = new Signatures(() => directory.all());
   const gate = { plane, directory, lines, wakes, signatures };
   const handlers: Handlers = {
-    request: (request, response, expects) => void serveRequest(gate, request, response, expects),
-    tunnel: (request, socket, head) => void serveTunnel(gate, request, socket, head),
+    request: (request, response, expects) =>
+      serveRequest(gate, request, response, expects).catch((error) => {
+        plane.log.error({ err: error }, 'the proxy could not answer');
+        abort(response);
+      }),
+    tunnel: (request, socket, head) =>
+      serveTunnel(gate, request, socket, head).catch((error) => {
+        plane.log.error({ err: error }, 'the proxy could not answer');
+        socket.destroy();
+      }),
   };
   const listeners: Listener[] = [];
   undo.defer(() => close(listeners));

@@ -78,6 +78,9 @@ describe('the proxy by TLS', () => {
     assert.equal(no[':status'], 502);
     assert.match(await text(refused), /was not found/);
     own.close();
+    const figures = await plane.ask('GET', '/metrics');
+    assert.match(figures.body, /thaw_proxy_requests_total\{by="guest",status="2xx"\} 1/);
+    assert.match(figures.body, /thaw_proxy_requests_total\{by="proxy",status="502"\} 1/);
 
     const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
       const options = { host: '127.0.0.1', port: port(), servername: name(), ca: readFileSync(cert) };
