@@ -60,8 +60,13 @@ export class Directory implements AsyncDisposable {
   /** Resolves when it knows every sandbox. `url` is of the server that tells of changes; without one it asks. */
   static async open(options: DirectoryOptions, url: string | undefined): Promise<Directory> {
     const directory = new Directory(options);
-    await directory.#open(url);
-    return directory;
+    try {
+      await directory.#open(url);
+      return directory;
+    } catch (error) {
+      await directory[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   async #open(url: string | undefined): Promise<void> {

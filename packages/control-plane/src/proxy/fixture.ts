@@ -15,6 +15,7 @@ export function newAddress(): string {
 }
 
 export interface Service extends AsyncDisposable {
+  host: string;
   port: number;
   /** Connections that were made. */
   connections: number;
@@ -25,6 +26,7 @@ export interface Service extends AsyncDisposable {
 export async function service(host: string, server: http.Server | net.Server, port = 0): Promise<Service> {
   const sockets = new Set<Socket>();
   const own: Service = {
+    host,
     port,
     connections: 0,
     sockets,

@@ -11,8 +11,8 @@ import { HEADER_BYTES_MAX } from './guest.ts';
 import { wantsTunnel } from './tunnel.ts';
 
 export interface Handlers {
-  request: (request: http.IncomingMessage, response: http.ServerResponse, expects: boolean) => void;
-  tunnel: (request: http.IncomingMessage, socket: Socket, head: Buffer) => void;
+  request: (request: http.IncomingMessage, response: http.ServerResponse, expects: boolean) => unknown;
+  tunnel: (request: http.IncomingMessage, socket: Socket, head: Buffer) => unknown;
 }
 
 export interface ListenOptions {

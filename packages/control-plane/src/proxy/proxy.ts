@@ -4,9 +4,11 @@
  */
 import type { RequestListener } from 'node:http';
 import type { Server as HttpsServer } from 'node:https';
+import { throughOutage } from '../db/connect.ts';
 import { readTls, renewTls, type TlsFiles } from '../http/tls.ts';
 import type { Plane } from '../plane.ts';
 import { isApi } from './address.ts';
+import { abort } from './client.ts';
 import { Directory } from './directory.ts';
 import { hostOf } from './headers.ts';
 import { Lines } from './line.ts';
@@ -61,22 +63,27 @@ export async function startProxy(
   await using undo = new AsyncDisposableStack();
   const limits = { ...LIMITS, ...options.limits };
   const lines = undo.use(new Lines({ perSandbox: limits.openPerSandbox, all: limits.open }));
-  const directory = undo.use(
-    await Directory.open(
-      { db: plane.db, log: plane.log, onLeft: (id) => lines.left(id) },
-      options.databaseUrl,
-    ),
-  );
+  const following = { db: plane.db, log: plane.log, onLeft: (id: string) => lines.left(id) };
+  const directory = undo.use(await throughOutage(() => Directory.open(following, options.databaseUrl)));
   const wakes = new Wakes(plane, limits.waiting);
   const signatures = new Signatures(() => directory.all());
   const gate = { plane, directory, lines, wakes, signatures };
   const handlers: Handlers = {
     request: (request, response, expects) => {
-      if (!isApi(hostOf(request))) return void serveRequest(gate, request, response, expects);
-      if (expects) response.writeContinue();
-      options.api(request, response);
+      if (isApi(hostOf(request))) {
+        if (expects) response.writeContinue();
+        return void options.api(request, response);
+      }
+      serveRequest(gate, request, response, expects).catch((error) => {
+        plane.log.error({ err: error }, 'the proxy could not answer');
+        abort(response);
+      });
     },
-    tunnel: (request, socket, head) => void serveTunnel(gate, request, socket, head),
+    tunnel: (request, socket, head) =>
+      serveTunnel(gate, request, socket, head).catch((error) => {
+        plane.log.error({ err: error }, 'the proxy could not answer');
+        socket.destroy();
+      }),
   };
   const listeners: Listener[] = [];
   undo.defer(() => close(listeners));

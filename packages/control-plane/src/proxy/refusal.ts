@@ -2,7 +2,7 @@
  * What the proxy answers by itself: clients tell a sandbox that is gone from a port that is closed by the words, so these
  * are the E2B API's. A page for whoever came with a browser.
  */
-import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
+import { type IncomingHttpHeaders, type ServerResponse, STATUS_CODES } from 'node:http';
 
 interface RefusalBody {
   sandboxId?: string;
@@ -69,6 +69,10 @@ export function answer(response: ServerResponse, refusal: Refusal, asked: Incomi
       : isNavigation(asked)
         ? ['text/html; charset=utf-8', page(status, body)]
         : ['application/json', JSON.stringify(body)];
+  // What a guest said may be there already.
+  for (const name of response.getHeaderNames()) response.removeHeader(name);
+  if (response.req.httpVersionMajor === 1) response.statusMessage = STATUS_CODES[status] ?? '';
+  response.sendDate = true;
   response.writeHead(status, {
     'content-type': type,
     'content-length': Buffer.byteLength(text),

@@ -81,7 +81,6 @@ async function serve(
   if (outcome instanceof Refusal) {
     proxyRequests.inc({ by: 'proxy', status: `${outcome.status}` });
     if (gone.signal.aborted || response.headersSent) return;
-    for (const name of response.getHeaderNames()) response.removeHeader(name);
     answer(response, outcome, request.headers);
     return;
   }

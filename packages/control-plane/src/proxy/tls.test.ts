@@ -45,7 +45,11 @@ describe('the proxy by TLS', () => {
   const port = () => Number(new URL(plane.running.proxy.tlsUrl!).port);
   const name = (at = app.port) => `${at}-${id}.sbx.localhost`;
   const session = (): http2.ClientHttp2Session =>
-    http2.connect(`https://127.0.0.1:${port()}`, { ca: readFileSync(cert), servername: name() });
+    http2.connect(`https://127.0.0.1:${port()}`, {
+      ...{ ca: readFileSync(cert), servername: name() },
+      // What the client itself may have on its way.
+      maxSessionMemory: 100,
+    });
 
   it('speaks HTTP/2 and HTTP/1.1, as clients like', async () => {
     const own = session();
@@ -74,6 +78,9 @@ describe('the proxy by TLS', () => {
     assert.equal(no[':status'], 502);
     assert.match(await text(refused), /was not found/);
     own.close();
+    const figures = await plane.ask('GET', '/metrics');
+    assert.match(figures.body, /thaw_proxy_requests_total\{by="guest",status="2xx"\} 1/);
+    assert.match(figures.body, /thaw_proxy_requests_total\{by="proxy",status="502"\} 1/);
 
     const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
       const options = { host: '127.0.0.1', port: port(), servername: name(), ca: readFileSync(cert) };
