@@ -18,6 +18,12 @@ const END = '<!-- end of conformance -->';
 /** By SDK and mode, then by case: `passed`, or what failed. */
 type Kept = Record<string, Record<string, string>>;
 
+/** What it comes to: the first line of a stack, the last of a traceback. */
+function lineOf(error: string): string {
+  const lines = error.trim().split('\n');
+  return (lines[0]!.startsWith('Traceback') ? lines.at(-1)! : lines[0]!).slice(0, 300);
+}
+
 const keyOf = (sdk: Sdk, mode: Mode) => `${nameOf(sdk)}, ${mode}`;
 
 export class Report {
@@ -33,7 +39,7 @@ export class Report {
   add(sdk: Sdk, mode: Mode, { case: name, outcome, error }: Outcome): void {
     const key = keyOf(sdk, mode);
     this.#kept[key] ??= {};
-    this.#kept[key][name] = outcome === 'passed' ? 'passed' : (error?.split('\n')[0] ?? outcome);
+    this.#kept[key][name] = outcome === 'passed' ? 'passed' : lineOf(error ?? outcome);
   }
 
   /** Writes all three, if the run is to be kept. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { CommandHandle, Sandbox } from 'e2b';
-import { type Cases, eventually, fails } from './stage.ts';
+import { type Cases, eventually, fails, sh } from './stage.ts';
 
 /** A shell in a terminal, and all that it has written. */
 async function open(sandbox: Sandbox): Promise<{ shell: CommandHandle; said: () => string }> {
@@ -28,7 +28,8 @@ export const pty: Cases = {
     await type(sandbox, shell, 'stty size; tput cols\n');
     await eventually(() => assert.match(said(), /50 132\r\n132/));
     // Ctrl-C reaches what runs.
-    await type(sandbox, shell, 'sleep 600\n');
+    await type(sandbox, shell, 'sleep 611\n');
+    await eventually(() => sh(sandbox, "pgrep -f '^sleep 611'"));
     await type(sandbox, shell, '\u0003');
     await type(sandbox, shell, 'echo "then 🦀 $((40+2))"\n');
     await eventually(() => assert.match(said(), /then 🦀 42/));

@@ -4,6 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { SandboxInfo, SandboxListOpts } from 'e2b';
 import { type Cases, eventually, fails, type Sdk, sh } from './stage.ts';
 
+/** What an SDK says of a sandbox that is not there, newest first. */
+const GONE = ['SandboxNotFoundError', 'NotFoundError', 'SandboxError'];
+
 async function ids(sdk: Sdk, options: SandboxListOpts): Promise<string[]> {
   return (await all(sdk, options)).map(({ sandboxId }) => sandboxId);
 }
@@ -31,11 +34,13 @@ export const sandboxes: Cases = {
     const other = await sdk.Sandbox.connect(sandbox.sandboxId, { timeoutMs: 60_000 });
     assert.equal(other.sandboxId, sandbox.sandboxId);
     assert.equal(await other.files.read('note.txt'), 'left here');
-    // A shorter timeout does not shorten what is left; a longer one counts.
-    assert.deepEqual((await sandbox.getInfo()).endAt, before.endAt);
+    // A shorter timeout does not shorten what is left (SDKs of 2.2 set it all the same); a longer one counts.
+    if (sdk.Sandbox.prototype.pause !== undefined) {
+      assert.deepEqual((await sandbox.getInfo()).endAt, before.endAt);
+    }
     await sdk.Sandbox.connect(sandbox.sandboxId, { timeoutMs: 900_000 });
     assert.ok((await sandbox.getInfo()).endAt.getTime() > before.endAt.getTime() + 500_000);
-    await fails(sdk.Sandbox.connect('i0000000000000000000'), 'SandboxNotFoundError', 'NotFoundError');
+    await fails(sdk.Sandbox.connect('i0000000000000000000'), ...GONE);
   },
 
   'sandboxes/list': async ({ sdk, create }) => {
@@ -99,11 +104,12 @@ export const sandboxes: Cases = {
 
   'sandboxes/kill': async ({ sdk, create }) => {
     const sandbox = await create();
-    assert.equal(await sandbox.kill(), true);
-    assert.equal(await sandbox.kill(), false);
+    assert.equal(await sdk.Sandbox.kill(sandbox.sandboxId), true);
+    // Older SDKs answer nothing here.
+    assert.ok(!(await sandbox.kill()));
     assert.equal(await sandbox.isRunning(), false);
     assert.equal(await sdk.Sandbox.kill(sandbox.sandboxId), false);
-    await fails(sandbox.getInfo(), 'SandboxNotFoundError', 'NotFoundError');
+    await fails(sandbox.getInfo(), ...GONE);
     // What a command says then has changed over the versions.
     await fails(sandbox.commands.run('true'), 'SandboxNotFoundError', 'TimeoutError', 'NotFoundError');
   },
@@ -115,8 +121,8 @@ export const sandboxes: Cases = {
     assert.ok(left > 580_000 && left < 610_000, `${left} ms left`);
     await sandbox.setTimeout(2000);
     await eventually(async () => assert.equal(await sandbox.isRunning(), false));
-    await fails(sandbox.getInfo(), 'SandboxNotFoundError', 'NotFoundError');
-    await fails(sandbox.setTimeout(60_000), 'SandboxNotFoundError', 'NotFoundError', 'SandboxError');
+    await fails(sandbox.getInfo(), ...GONE);
+    await fails(sandbox.setTimeout(60_000), ...GONE);
   },
 
   'sandboxes/info': async ({ sdk, create, version }) => {

@@ -35,7 +35,7 @@ async def git_remote(stage):
         f"git daemon --reuseaddr --export-all --enable=receive-pack --base-path={path}/served "
         "--listen=127.0.0.1 --port=9419"
     )
-    await background(stage, sandbox, daemon, follow=False)
+    await background(stage, sandbox, daemon, timeout=0)
     url = "git://127.0.0.1:9419/app.git"
     await sh(sandbox, f"for n in $(seq 50); do git ls-remote {url} && break; sleep 0.2; done")
     work, clone = f"{path}/work", f"{path}/clone"

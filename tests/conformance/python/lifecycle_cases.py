@@ -34,7 +34,7 @@ async def pauses_at_end(stage, timeout):
 
 async def pause_resume(stage):
     sandbox = await stage.create()
-    keeper = await background(stage, sandbox, KEEPER, follow=False)
+    keeper = await background(stage, sandbox, KEEPER, timeout=0)
     await eventually(lambda: sandbox.files.read("/tmp/pid"))
     before, boot = await secret(sandbox), await sh(sandbox, BOOT_ID)
     await go(sandbox.files.write("note.txt", "before the pause"))
@@ -74,7 +74,7 @@ async def auto_pause(stage):
 
 async def auto_resume(stage):
     sandbox = await stage.create(lifecycle={"on_timeout": "pause", "auto_resume": True})
-    await background(stage, sandbox, "python3 -m http.server 8000", follow=False)
+    await background(stage, sandbox, "python3 -m http.server 8000", timeout=0)
     port = stage.preview(sandbox, 8000)
 
     async def serves():
@@ -95,7 +95,7 @@ async def auto_resume(stage):
 
 async def filesystem_only(stage):
     sandbox = await stage.create()
-    await background(stage, sandbox, KEEPER, follow=False)
+    await background(stage, sandbox, KEEPER, timeout=0)
     boot = await sh(sandbox, BOOT_ID)
     await go(sandbox.files.write("note.txt", "on disk"))
     await go(stage.pause(sandbox, mode="filesystem"))

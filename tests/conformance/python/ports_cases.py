@@ -22,7 +22,7 @@ http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_
 
 async def serve(stage, sandbox, address="0.0.0.0", port=8000):
     await go(sandbox.files.write("server.py", SERVER))
-    await background(stage, sandbox, f"python3 server.py {address} {port}", follow=False)
+    await background(stage, sandbox, f"python3 server.py {address} {port}", timeout=0)
 
 
 async def ask(url, *rest):

@@ -9,6 +9,8 @@ from e2b import SandboxQuery, SandboxState
 from stage import eventually, fails, fetch, go, parsed, same, sh
 
 ABSENT = "i0000000000000000000"
+# What an SDK says of a sandbox that is not there, newest first.
+GONE = ("SandboxNotFoundException", "NotFoundException", "SandboxException")
 
 
 def ids(found):
@@ -30,12 +32,13 @@ async def connect(stage):
     other = await go(stage.sandbox_class.connect(sandbox.sandbox_id, timeout=60))
     same(other.sandbox_id, sandbox.sandbox_id)
     same(await go(other.files.read("note.txt")), "left here")
-    # A shorter timeout does not shorten what is left; a longer one counts.
-    same((await go(sandbox.get_info())).end_at, before.end_at)
+    # A shorter timeout does not shorten what is left (SDKs of 2.2 set it all the same); a longer one counts.
+    if hasattr(stage.sandbox_class, "pause"):
+        same((await go(sandbox.get_info())).end_at, before.end_at)
     await go(stage.sandbox_class.connect(sandbox.sandbox_id, timeout=900))
     longer = (await go(sandbox.get_info())).end_at - before.end_at
     assert longer > datetime.timedelta(seconds=500), longer
-    await fails(lambda: stage.sandbox_class.connect(ABSENT), "SandboxNotFoundException", "NotFoundException")
+    await fails(lambda: stage.sandbox_class.connect(ABSENT), *GONE)
 
 
 async def listing(stage):
@@ -101,7 +104,7 @@ async def kill(stage):
     same(await go(sandbox.kill()), False)
     same(await go(sandbox.is_running()), False)
     same(await go(stage.sandbox_class.kill(sandbox.sandbox_id)), False)
-    await fails(sandbox.get_info, "SandboxNotFoundException", "NotFoundException")
+    await fails(sandbox.get_info, *GONE)
     # What a command says then has changed over the versions.
     await fails(
         lambda: sandbox.commands.run("true"),
@@ -124,8 +127,8 @@ async def timeout(stage):
         return not await go(sandbox.is_running())
 
     await eventually(over)
-    await fails(sandbox.get_info, "SandboxNotFoundException", "NotFoundException")
-    await fails(lambda: sandbox.set_timeout(60), "SandboxNotFoundException", "NotFoundException", "SandboxException")
+    await fails(sandbox.get_info, *GONE)
+    await fails(lambda: sandbox.set_timeout(60), *GONE)
 
 
 async def info(stage):

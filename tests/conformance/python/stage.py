@@ -12,6 +12,8 @@ import urllib.request
 import e2b
 
 TIMEOUT = 300
+# A sync call that waits for what never comes ends after this time.
+COMMAND_TIMEOUT = 60
 
 
 async def go(value):
@@ -85,14 +87,14 @@ class Stage:
 
 
 class Background:
-    """A command or terminal in the background, in either flavour: `out` grows as output comes."""
+    """A command or terminal in the background, in either flavour: `out` grows as output comes, or is asked for."""
 
     def __init__(self, stage, pty=False):
         self.out = b"" if pty else ""
         self.handle = None
         self._is_async = stage.is_async
         self._pty = pty
-        self._end = None
+        self._pieces = None
 
     @property
     def pid(self):
@@ -101,16 +103,25 @@ class Background:
     def take(self, data):
         self.out += bytes(data) if self._pty else data
 
-    def started(self, handle, follow=True):
-        """A sync handle is read by whoever waits for it: a thread, unless it is to be disconnected."""
+    def started(self, handle):
         self.handle = handle
-        if follow and not self._is_async:
-            wait = {"on_pty": self.take} if self._pty else {"on_stdout": self.take}
-            self._end = asyncio.ensure_future(asyncio.to_thread(handle.wait, **wait))
+        if not self._is_async:
+            # A thread beside would do, were it not for HTTP/2 in older clients: one thread starves the other there.
+            self._pieces = iter(handle)
         return self
 
+    async def until(self, holds):
+        """Reads until `holds` is true of the output."""
+        if self._is_async:
+            await eventually(lambda: bool(holds(self.out)))
+        while not holds(self.out):
+            stdout, _, pty = next(self._pieces)
+            piece = pty if self._pty else stdout
+            if piece is not None:
+                self.take(piece)
+
     async def wait(self):
-        return await (self.handle.wait() if self._is_async else self._end)
+        return await go(self.handle.wait())
 
     async def kill(self):
         return await go(self.handle.kill())
@@ -119,30 +130,28 @@ class Background:
         await go(self.handle.disconnect())
 
 
-async def background(stage, sandbox, command, follow=True, **options):
-    options.setdefault("timeout", 0)
+async def background(stage, sandbox, command, **options):
+    options.setdefault("timeout", COMMAND_TIMEOUT)
     run = Background(stage)
     if stage.is_async:
         options["on_stdout"] = run.take
-    return run.started(await go(sandbox.commands.run(command, background=True, **options)), follow)
+    return run.started(await go(sandbox.commands.run(command, background=True, **options)))
 
 
-async def reconnect(stage, sandbox, pid, **options):
-    options.setdefault("timeout", 0)
+async def reconnect(stage, sandbox, pid):
     run = Background(stage)
-    if stage.is_async:
-        options["on_stdout"] = run.take
-    return run.started(await go(sandbox.commands.connect(pid, **options)))
+    options = {"on_stdout": run.take} if stage.is_async else {}
+    return run.started(await go(sandbox.commands.connect(pid, timeout=COMMAND_TIMEOUT, **options)))
 
 
-async def terminal(stage, sandbox, size=None, pid=None, follow=True, **options):
+async def terminal(stage, sandbox, size=None, pid=None, **options):
     """A new shell in a terminal of this size, or that of `pid`."""
-    options.setdefault("timeout", 0)
+    options["timeout"] = COMMAND_TIMEOUT
     run = Background(stage, pty=True)
     if stage.is_async:
         options["on_data"] = run.take
     start = sandbox.pty.create(size, **options) if pid is None else sandbox.pty.connect(pid, **options)
-    return run.started(await go(start), follow)
+    return run.started(await go(start))
 
 
 async def fails(attempt, *names):
