@@ -75,7 +75,9 @@ export const lifecycle: Cases = {
     const sandbox = await pausesAtEnd(stage, 4000);
     await sandbox.files.write('note.txt', 'kept');
     await eventually(async () => assert.equal(await states(stage.sdk, sandbox), 'paused'), 40_000);
-    assert.equal(await sandbox.isRunning(), false, 'looking does not wake it');
+    // Until it is, the answer is that it is under way; looking does not wake it.
+    await eventually(async () => assert.equal(await sandbox.isRunning(), false));
+    assert.equal(await states(stage.sdk, sandbox), 'paused');
     const again = await stage.sdk.Sandbox.connect(sandbox.sandboxId, { timeoutMs: 120_000 });
     assert.equal(await again.files.read('note.txt'), 'kept');
     assert.equal(await again.isRunning(), true);

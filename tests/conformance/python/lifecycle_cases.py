@@ -67,7 +67,12 @@ async def auto_pause(stage):
         same(await state(stage, sandbox), "paused")
 
     await eventually(paused, 40)
-    same(await go(sandbox.is_running()), False, "looking does not wake it")
+    # Until it is, the answer is that it is under way; looking does not wake it.
+    async def rests():
+        same(await go(sandbox.is_running()), False)
+
+    await eventually(rests)
+    await paused()
     again = await go(stage.sandbox_class.connect(sandbox.sandbox_id, timeout=120))
     same(await go(again.files.read("note.txt")), "kept")
 
