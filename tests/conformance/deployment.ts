@@ -1,7 +1,7 @@
 /** A Thaw with its proxy, in clear text and by TLS, on the host that `ownHost` made, and what its users set. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { ip } from '../../packages/host-agent/src/network/fixture/own-host.ts';
@@ -16,7 +16,11 @@ const TLS = '127.0.0.1:8443';
 const DOMAIN = 'sbx.localhost';
 /** Another address that answers in the internet. */
 const ELSEWHERE = '198.51.100.7';
-const PEER = path.join(import.meta.dirname, '../../packages/host-agent/src/network/fixture/peer.ts');
+/** Whom guests ask for names, and what it knows. */
+const RESOLVER = '8.8.8.8';
+const THIRD = '198.51.100.8';
+const NAMES = { 'one.thaw.test': INTERNET, 'two.thaw.test': ELSEWHERE, 'a.b.thaw.test': THIRD };
+const FIXTURE = path.join(import.meta.dirname, '../../packages/host-agent/src/network/fixture');
 
 export class Deployment implements AsyncDisposable {
   readonly thaw: TestThaw;
@@ -36,9 +40,15 @@ export class Deployment implements AsyncDisposable {
     const folder = await mkdtemp(path.join(os.tmpdir(), 'thaw-conformance-'));
     undo.defer(() => rm(folder, { recursive: true, force: true }));
     const { ca, cert, key } = await certificates(folder);
-    await ip([`addr add ${ELSEWHERE}/32 dev lo`], 'internet');
-    const peer = await servePeer();
-    undo.defer(() => endPeer(peer));
+    const addresses = [ELSEWHERE, THIRD, RESOLVER];
+    await ip(
+      addresses.map((address) => `addr add ${address}/32 dev lo`),
+      'internet',
+    );
+    const zone = path.join(folder, 'zone.json');
+    await writeFile(zone, JSON.stringify(Object.fromEntries(Object.entries(NAMES).map(record))));
+    undo.defer(await inInternet('peer.ts', 'serve', '80'));
+    undo.defer(await inInternet('name-server.ts', 'serve', zone));
     const thaw = await startThaw({
       env: {
         THAW_PROXY_LISTEN: PLAIN,
@@ -100,16 +110,18 @@ async function certificates(folder: string): Promise<{ ca: string; cert: string;
   return made;
 }
 
-/** Answers on port 80 of every address of the internet. */
-async function servePeer(): Promise<ChildProcess> {
-  const argv = ['netns', 'exec', 'internet', process.execPath, PEER, 'serve', '80'];
-  const peer = spawn('ip', argv, { stdio: ['ignore', 'pipe', 'inherit'] });
-  await once(peer.stdout!, 'data');
-  return peer;
+function record([name, data]: [string, string]): [string, object[]] {
+  return [name, [{ type: 'A', name, data, ttl: 60 }]];
 }
 
-async function endPeer(peer: ChildProcess): Promise<void> {
-  const ended = once(peer, 'exit');
-  peer.kill('SIGKILL');
-  await ended;
+/** A program of the internet, once it says that it is ready; what ends it. */
+async function inInternet(file: string, ...args: string[]): Promise<() => Promise<void>> {
+  const argv = ['netns', 'exec', 'internet', process.execPath, path.join(FIXTURE, file), ...args];
+  const child = spawn('ip', argv, { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(child.stdout, 'data');
+  return async () => {
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+  };
 }
