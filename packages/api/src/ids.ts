@@ -6,6 +6,7 @@ const ID_LENGTH = 20;
 export const SANDBOX_ID = /^sb[a-z0-9]{20}$/;
 export const TEMPLATE_ID = /^tpl[a-z0-9]{20}$/;
 export const TEMPLATE_NAME = /^[a-z0-9][a-z0-9_-]{0,62}$/;
+export const TEAM_ID = /^(default|team_[a-z0-9]{16})$/;
 export const API_KEY = /^e2b_[0-9a-f]{40}$/;
 
 /** `length` characters of [a-z0-9], each equally likely: bytes that would favour the first letters are dropped. */
@@ -22,6 +23,8 @@ function randomLabel(length: number): string {
 
 export const newSandboxId = (): string => `sb${randomLabel(ID_LENGTH)}`;
 export const newTemplateId = (): string => `tpl${randomLabel(ID_LENGTH)}`;
+
+export const newTeamId = (): string => `team_${randomLabel(16)}`;
 
 export function newApiKey(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(20));

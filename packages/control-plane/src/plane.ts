@@ -1,5 +1,6 @@
 /** What every verb of the control plane works with. */
 import type { Logger } from 'pino';
+import type { Audit } from './audit/audit.ts';
 import type { Database } from './db/connect.ts';
 import type { History } from './event/history.ts';
 import type { HostAgent } from './host/agent.ts';
@@ -19,4 +20,5 @@ export interface Plane {
   templateVerbs: InFlight;
   activity: Activity;
   history: History;
+  audit: Audit;
 }

@@ -22,7 +22,7 @@ export interface Answer {
 }
 
 export interface TestOptions
-  extends Partial<Pick<Config, 'reconcileMs' | 'clockMs' | 'retention' | 'orphanGraceMs'>> {
+  extends Partial<Pick<Config, 'reconcileMs' | 'clockMs' | 'retention' | 'audit' | 'orphanGraceMs'>> {
   cluster?: ThrowawayCluster;
   server?: true;
   pingEveryMs?: number;
@@ -77,6 +77,8 @@ export class TestPlane implements AsyncDisposable {
       reconcileMs: options.reconcileMs ?? 3_600_000,
       clockMs: options.clockMs ?? 3_600_000,
       retention: options.retention ?? { deletePausedAfterSec: 0, purgeStoppedAfterSec: 86_400 },
+      audit: options.audit ?? { purgeAfterSec: 86_400, linesMax: 100_000 },
+      trustedProxies: [],
       orphanGraceMs: options.orphanGraceMs ?? 3_600_000,
       identity: undefined,
       claimDatabase: false,

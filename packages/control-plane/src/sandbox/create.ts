@@ -9,6 +9,7 @@ import {
 import type { SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
 import { toNetwork } from '../host/agent.ts';
+import { noteTarget } from '../http/request.ts';
 import type { Plane } from '../plane.ts';
 import { syncTemplates } from '../template/sync.ts';
 import { findTemplate, type TemplateRow } from '../template/table.ts';
@@ -26,6 +27,7 @@ export async function createSandbox(
   await checkAgainstHost(plane, size);
 
   const id = newSandboxId();
+  noteTarget(id);
   const row = {
     id,
     team_id: teamId,

@@ -14,6 +14,7 @@ import {
 import type { ForkedSandbox, SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
 import { toNetwork } from '../host/agent.ts';
+import { noteTarget } from '../http/request.ts';
 import type { Plane } from '../plane.ts';
 import { recordStart } from './record-start.ts';
 import { requireSandbox, wrongState } from './sandbox.ts';
@@ -58,6 +59,7 @@ async function insertChildren(
   const { timeout_sec, on_timeout, auto_resume, network } = source;
   await admit(plane.db, owner, async (db) => {
     for (const id of ids) {
+      noteTarget(id);
       await insertSandbox(db, {
         ...{ id, team_id: owner.teamId, key_id: owner.keyId, plane: plane.id, host_id: source.host_id },
         ...{ template_id, template, vcpus, memory_mb, disk_mb, timeout_sec, on_timeout, auto_resume },

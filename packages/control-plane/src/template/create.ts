@@ -1,10 +1,11 @@
 import { type CreateSnapshot, newTemplateId, type TemplateInfo, ThawError } from '@thaw/api';
 import { isTaken, throughOutage } from '../db/connect.ts';
+import { noteTarget } from '../http/request.ts';
 import type { Plane } from '../plane.ts';
 import { requireSandbox, wrongState } from '../sandbox/sandbox.ts';
 import { transition } from '../sandbox/transition.ts';
 import { recordTemplate } from './sync.ts';
-import { findTemplate, type TemplateRow } from './table.ts';
+import { findTemplate, insertOwner, type TemplateRow } from './table.ts';
 import { toTemplate } from './template.ts';
 import { warmUp } from './warm-up.ts';
 
@@ -18,8 +19,10 @@ export async function createSnapshot(
   wish: CreateSnapshot,
   overwrite: boolean,
 ): Promise<TemplateInfo> {
+  noteTarget(wish.sandbox_id);
   const freshId = newTemplateId();
   const name = wish.name ?? freshId;
+  if (wish.name !== undefined) noteTarget(wish.name);
   const key = `snapshot ${wish.sandbox_id} ${overwrite} ${JSON.stringify(wish.warm_up)}`;
   return plane.templateVerbs.run(`${teamId}/${name}`, key, `template ${name} is being written`, async () => {
     const taken = checkName(await findTemplate(plane.db, teamId, name), name, overwrite);
@@ -27,6 +30,8 @@ export async function createSnapshot(
     const sandbox = await requireSandbox(plane, teamId, wish.sandbox_id);
     if (sandbox.status !== 'running' && sandbox.status !== 'paused') throw wrongState(sandbox);
     const templateId = taken?.id ?? freshId;
+    if (!taken) await insertOwner(plane.db, templateId, teamId);
+    noteTarget(templateId);
     const done = await plane.verbs.run(
       sandbox.id,
       `snapshot ${name}`,
