@@ -22,7 +22,9 @@ export interface Answer {
 }
 
 export interface TestOptions
-  extends Partial<Pick<Config, 'reconcileMs' | 'clockMs' | 'retention' | 'audit' | 'orphanGraceMs'>> {
+  extends Partial<
+    Pick<Config, 'reconcileMs' | 'clockMs' | 'retention' | 'audit' | 'trustedProxies' | 'orphanGraceMs'>
+  > {
   cluster?: ThrowawayCluster;
   server?: true;
   pingEveryMs?: number;
@@ -78,7 +80,7 @@ export class TestPlane implements AsyncDisposable {
       clockMs: options.clockMs ?? 3_600_000,
       retention: options.retention ?? { deletePausedAfterSec: 0, purgeStoppedAfterSec: 86_400 },
       audit: options.audit ?? { purgeAfterSec: 86_400, linesMax: 100_000 },
-      trustedProxies: [],
+      trustedProxies: options.trustedProxies ?? [],
       orphanGraceMs: options.orphanGraceMs ?? 3_600_000,
       identity: undefined,
       claimDatabase: false,

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { ThawError } from '@thaw/api';
+import { migrate } from '../db/migrations.ts';
+import { memoryDatabase } from '../db/pglite.ts';
 import { recordTemplate, syncTemplates } from '../template/sync.ts';
-import { insertOwner } from '../template/table.ts';
+import { insertOwner, listOwners } from '../template/table.ts';
 import { type Answer, TestPlane, until } from '../testing.ts';
 
 describe('teams', () => {
@@ -219,4 +221,32 @@ describe('teams', () => {
     await recordTemplate(plane, stray, 'default', null);
     assert.equal(await teamOf(stray.id), teamId, 'a row keeps its team');
   });
+});
+
+it('an upgrade makes operators of the administrators that there were, and knows whose templates are', async () => {
+  const db = memoryDatabase();
+  try {
+    await migrate(db, '0005_template_errors');
+    const key = { team_id: 'default', prefix: 'e2b_', hash: 'h' };
+    for (const admin of [true, false]) {
+      const row = { ...key, id: `key_${admin}`, hash: `${admin}`, admin };
+      await db.insertInto('api_keys').values(row).execute();
+    }
+    const template = { type: 'snapshot', disk_mb: 1, name: 'app' } as const;
+    await db
+      .insertInto('templates')
+      .values({ ...template, id: 'tpl', team_id: 'default' })
+      .execute();
+    await migrate(db);
+    const keys = await db.selectFrom('api_keys').select(['id', 'operator']).orderBy('id').execute();
+    assert.deepEqual(keys, [
+      { id: 'key_false', operator: false },
+      { id: 'key_true', operator: true },
+    ]);
+    assert.equal((await listOwners(db)).get('tpl'), 'default');
+    const wrong = { ...key, id: 'key_wrong', hash: 'w', operator: true };
+    await assert.rejects(db.insertInto('api_keys').values(wrong).execute(), /api_keys_operator/);
+  } finally {
+    await db.destroy();
+  }
 });
