@@ -41,52 +41,108 @@ export function addressSpan(text: string): AddressSpan | undefined {
   return first % size === 0 ? { first, last: first + size - 1 } : undefined;
 }
 
-const isSpecial = ({ first, last }: AddressSpan): boolean =>
-  SPECIAL_RANGES.map((range) => addressSpan(range)!).some(
-    (special) => special.first <= first && last <= special.last,
-  );
+const SPECIAL = SPECIAL_RANGES.map((range) => addressSpan(range)!);
 
+/** Whether all of an address or range, as `addressSpan` reads it, is no part of the internet. */
+export function isSpecial(text: string): boolean {
+  const span = addressSpan(text);
+  return span !== undefined && SPECIAL.some(({ first, last }) => first <= span.first && span.last <= last);
+}
+
+/** A name and, with `*.` before it, all names below it but not itself; lower case, without a last dot. */
+const DOMAIN = /^(\*\.)?([a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\.)+[a-z]([a-z0-9-]*[a-z0-9])?$/;
+
+export function isDomain(text: string): boolean {
+  const name = text.replace(/^\*\./, '');
+  return name.length <= 253 && DOMAIN.test(text) && name.split('.').every((label) => label.length <= 63);
+}
+
+/** Those of a list that are domains, and those that are not. */
+export function splitDomains(list: readonly string[]): { domains: string[]; ranges: string[] } {
+  return { domains: list.filter(isDomain), ranges: list.filter((entry) => !isDomain(entry)) };
+}
+
+/**
+ * Domains open the addresses that they resolve to: that means something only where all else is closed, by
+ * `internet: false` or a `deny_out` of everything. False for a policy that names domains and leaves the rest open.
+ */
+export function domainsHold(policy: Omit<NetworkPolicy, 'dns_servers'>): boolean {
+  const everything = policy.deny_out.includes('0.0.0.0/0');
+  return !policy.internet || everything || !policy.allow_out.some(isDomain);
+}
+
+const RANGE_WANTED =
+  'must be an IPv4 address or a range like 192.0.2.0/24, without host bits; IPv6 never leaves a sandbox';
 const Range = z
   .string()
   .max(18)
+  .refine((text) => addressSpan(text) !== undefined, RANGE_WANTED);
+const notSpecial = (text: string): boolean => !isSpecial(text);
+const NOT_SPECIAL = 'lies in a private or special range, which sandboxes never reach';
+const Reachable = z
+  .string()
+  .max(255)
+  .toLowerCase()
   .refine(
-    (text) => addressSpan(text) !== undefined,
-    'must be an IPv4 address or a range like 192.0.2.0/24, without host bits; IPv6 never leaves a sandbox',
-  );
-const Reachable = Range.refine((text) => {
-  const span = addressSpan(text);
-  return span === undefined || !isSpecial(span);
-}, 'lies in a private or special range, which sandboxes never reach');
-
-/** Of requests. What is left out has the default, also in a change: a policy is always given whole. */
-export const NetworkWish = z.strictObject({
-  internet: z
-    .boolean()
-    .optional()
-    .describe('Whether what no list names is reachable. Without it: unless there is an `allow_out`.'),
-  allow_out: z
-    .array(Reachable)
-    .max(NETWORK_LIST_MAX)
-    .default([])
-    .describe('Reachable whatever else is said here.'),
-  deny_out: z
-    .array(Range)
-    .max(NETWORK_LIST_MAX)
-    .default([])
-    .describe('Not reachable, but for what `allow_out` names.'),
-});
-export type NetworkWish = z.output<typeof NetworkWish>;
-export type NetworkWishInput = z.input<typeof NetworkWish>;
+    (text) => addressSpan(text) !== undefined || isDomain(text),
+    `${RANGE_WANTED}; or a domain like example.com or *.example.com`,
+  )
+  .refine(notSpecial, NOT_SPECIAL);
+export const DNS_SERVERS_MAX = 10;
+const DnsServer = z.ipv4().refine(notSpecial, NOT_SPECIAL);
 
 export const NetworkPolicy = z.object({
   internet: z.boolean(),
   allow_out: z.array(z.string()),
   deny_out: z.array(z.string()),
+  dns_servers: z.array(z.string()).optional(),
 });
 export type NetworkPolicy = z.infer<typeof NetworkPolicy>;
 
 export const OPEN_NETWORK: NetworkPolicy = { internet: true, allow_out: [], deny_out: [] };
 
-export function networkPolicy(wish: NetworkWish): NetworkPolicy {
+/** The policy that a wish is. */
+export function networkPolicy(
+  wish: Omit<NetworkPolicy, 'internet'> & { internet?: boolean | undefined },
+): NetworkPolicy {
   return { ...wish, internet: wish.internet ?? wish.allow_out.length === 0 };
 }
+
+/** Of requests. What is left out has the default, also in a change: a policy is always given whole. */
+export const NetworkWish = z
+  .strictObject({
+    internet: z
+      .boolean()
+      .optional()
+      .describe('Whether what no list names is reachable. Without it: unless there is an `allow_out`.'),
+    allow_out: z
+      .array(Reachable)
+      .max(NETWORK_LIST_MAX)
+      .default([])
+      .describe(
+        'Reachable whatever else is said here: IPv4 addresses and ranges; where `internet` is false also domains, and with `*.` before one all below it.',
+      ),
+    deny_out: z
+      .array(Range)
+      .max(NETWORK_LIST_MAX)
+      .default([])
+      .describe('Not reachable, but for what `allow_out` names. IPv4 addresses and ranges.'),
+    dns_servers: z
+      .array(DnsServer)
+      .min(1)
+      .max(DNS_SERVERS_MAX)
+      .optional()
+      .describe(
+        'Who is asked for the domains of `allow_out`, in this order. Without it: whom the host asks.',
+      ),
+  })
+  .refine((wish) => domainsHold(networkPolicy(wish)), {
+    path: ['allow_out'],
+    message: 'domains have a meaning only with "internet": false',
+  })
+  .refine((wish) => wish.dns_servers === undefined || wish.allow_out.some(isDomain), {
+    path: ['dns_servers'],
+    message: 'have a meaning only with domains in allow_out',
+  });
+export type NetworkWish = z.output<typeof NetworkWish>;
+export type NetworkWishInput = z.input<typeof NetworkWish>;

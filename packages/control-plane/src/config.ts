@@ -20,6 +20,11 @@ const Environment = z.object({
   THAW_TLS_KEY: z.string().min(1).optional(),
   THAW_RUN: z.string().default('/run/thaw'),
   THAW_AGENT_SOCKET: z.string().optional(),
+  /** Under which clients reach guests' ports: `{port}-{sandbox}.{domain}`. */
+  THAW_DOMAIN: z
+    .string()
+    .regex(/^[a-z0-9.-]+(:\d{1,5})?$/, 'must be a domain, with a port if it is not 443')
+    .optional(),
   /** Comma-separated origins whose pages may open a WebSocket, besides the listen address itself. */
   THAW_ALLOWED_ORIGINS: z.string().default(''),
   THAW_RECONCILE_MS: z.coerce.number().int().min(50).default(5000),
@@ -65,6 +70,7 @@ export interface Config {
   listen: { host: string; port: number };
   tls?: TlsFiles | undefined;
   agentSocket: string;
+  domain: string | undefined;
   allowedOrigins: string[];
   reconcileMs: number;
   clockMs: number;
@@ -102,6 +108,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     listen: settings.THAW_LISTEN,
     tls: tlsFiles(settings.THAW_TLS_CERT, settings.THAW_TLS_KEY),
     agentSocket: settings.THAW_AGENT_SOCKET ?? `${settings.THAW_RUN}/agent.sock`,
+    domain: settings.THAW_DOMAIN,
     allowedOrigins: words(settings.THAW_ALLOWED_ORIGINS),
     reconcileMs: settings.THAW_RECONCILE_MS,
     clockMs: settings.THAW_CLOCK_MS,

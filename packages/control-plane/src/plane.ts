@@ -16,9 +16,11 @@ export interface Plane {
   log: Logger;
   /** Verbs on sandboxes, by sandbox id. */
   verbs: InFlight;
-  /** Verbs on template names, by `{team}/{name}`. */
+  /** Verbs on templates, by `verbKey`. */
   templateVerbs: InFlight;
   activity: Activity;
   history: History;
   audit: Audit;
+  /** The domain under which clients reach guests' ports, `sbx.localhost:3443` for instance; null: none. */
+  domain: string | null;
 }

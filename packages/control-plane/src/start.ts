@@ -70,7 +70,7 @@ export async function startControlPlane(
   const verbs = new InFlight();
   const templateVerbs = new InFlight();
   const parts = { verbs, templateVerbs, activity, history, audit };
-  const plane: Plane = { id, db, host, hostId: HOST_ID, log, ...parts };
+  const plane: Plane = { id, db, host, hostId: HOST_ID, log, domain: config.domain ?? null, ...parts };
   undo.defer(async () => {
     const left = [
       ...(await templateVerbs.drain(VERBS_END_WITHIN_MS)),

@@ -23,7 +23,10 @@ export interface Answer {
 
 export interface TestOptions
   extends Partial<
-    Pick<Config, 'reconcileMs' | 'clockMs' | 'retention' | 'audit' | 'trustedProxies' | 'orphanGraceMs'>
+    Pick<
+      Config,
+      'reconcileMs' | 'clockMs' | 'retention' | 'audit' | 'trustedProxies' | 'domain' | 'orphanGraceMs'
+    >
   > {
   cluster?: ThrowawayCluster;
   server?: true;
@@ -75,6 +78,7 @@ export class TestPlane implements AsyncDisposable {
       databaseUrl: (await store.cluster?.database()) ?? '',
       listen: { host: '127.0.0.1', port: 0 },
       agentSocket: agent.socketPath,
+      domain: options.domain,
       allowedOrigins: ['http://allowed.example'],
       reconcileMs: options.reconcileMs ?? 3_600_000,
       clockMs: options.clockMs ?? 3_600_000,

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file hostagent.proto.
  */
 export const file_hostagent: GenFile = /*@__PURE__*/
-  fileDesc("Cg9ob3N0YWdlbnQucHJvdG8SDGhvc3RhZ2VudC52MSJ1CgVCdWlsZBIKCgJpZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBIbChNtZW1vcnlfc3RvcmVkX2J5dGVzGAQgASgEEhkKEWRpc2tfc3RvcmVkX2J5dGVzGAUgASgEIkAKB05ldHdvcmsSEAoIaW50ZXJuZXQYASABKAgSEQoJYWxsb3dfb3V0GAIgAygJEhAKCGRlbnlfb3V0GAMgAygJIpICChRDcmVhdGVTYW5kYm94UmVxdWVzdBIQCgh0ZW1wbGF0ZRgBIAEoCRINCgV2Y3B1cxgCIAEoDRIRCgltZW1vcnlfbWIYAyABKA0SEwoLdGltZW91dF9zZWMYBCABKAUSEgoKc2FuZGJveF9pZBgFIAEoCRIPCgdkaXNrX21iGAYgASgNEjgKA2VudhgHIAMoCzIrLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdC5FbnZFbnRyeRImCgduZXR3b3JrGAggASgLMhUuaG9zdGFnZW50LnYxLk5ldHdvcmsaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJDChVDcmVhdGVTYW5kYm94UmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyL6AwoLU2FuZGJveEluZm8SEgoKc2FuZGJveF9pZBgBIAEoCRIOCgZzdGF0dXMYAiABKAkSEAoIdGVtcGxhdGUYAyABKAkSDQoFdmNwdXMYBCABKA0SEQoJbWVtb3J5X21iGAUgASgNEg8KB2hvc3RfaXAYBiABKAkSFwoPY3JlYXRlZF9hdF91bml4GAcgASgDEhsKE2xhc3RfYWN0aXZlX2F0X3VuaXgYCCABKAMSEwoLdGltZW91dF9zZWMYCSABKAUSDwoHZGlza19tYhgKIAEoDRIRCglpc29sYXRpb24YCyABKAkSCwoDdm1tGAwgASgJEg8KB2JhY2tlbmQYDSABKAkSJwoFYnVpbGQYDiABKAsyEy5ob3N0YWdlbnQudjEuQnVpbGRIAIgBARIZCgxlcnJvcl9yZWFzb24YDyABKAlIAYgBARI8Cgp0aW1pbmdzX21zGBAgAygLMiguaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvLlRpbWluZ3NNc0VudHJ5EiYKB25ldHdvcmsYESABKAsyFS5ob3N0YWdlbnQudjEuTmV0d29yaxowCg5UaW1pbmdzTXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAE6AjgBQggKBl9idWlsZEIPCg1fZXJyb3JfcmVhc29uIisKFURlc3Ryb3lTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIhgKFkRlc3Ryb3lTYW5kYm94UmVzcG9uc2UiKQoTUGF1c2VTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIkIKFFBhdXNlU2FuZGJveFJlc3BvbnNlEioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8iYAoUUmVzdW1lU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRImCgduZXR3b3JrGAIgASgLMhUuaG9zdGFnZW50LnYxLk5ldHdvcmsSDAoEY29sZBgDIAEoCCJVChVSZXN1bWVTYW5kYm94UmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbxIQCghidWlsZF9pZBgCIAEoCSJeChJGb3JrU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRI0CghjaGlsZHJlbhgCIAMoCzIiLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdCJwChNGb3JrU2FuZGJveFJlc3BvbnNlEioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8SLQoIY2hpbGRyZW4YAiADKAsyGy5ob3N0YWdlbnQudjEuRm9ya2VkU2FuZGJveCJmCg1Gb3JrZWRTYW5kYm94EioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8SEgoKZXJyb3Jfa2luZBgCIAEoCRIVCg1lcnJvcl9tZXNzYWdlGAMgASgJIk8KEVNldE5ldHdvcmtSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSJgoHbmV0d29yaxgCIAEoCzIVLmhvc3RhZ2VudC52MS5OZXR3b3JrIkAKElNldE5ldHdvcmtSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIhYKFExpc3RTYW5kYm94ZXNSZXF1ZXN0IkUKFUxpc3RTYW5kYm94ZXNSZXNwb25zZRIsCglzYW5kYm94ZXMYASADKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8iKAoSU3RhdFNhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkivwIKE1N0YXRTYW5kYm94UmVzcG9uc2USFAoMbWVtb3J5X2J5dGVzGAEgASgEEhYKDnJlc2lkZW50X2J5dGVzGAIgASgEEhUKDXBhZ2VzX2ZhdWx0ZWQYAyABKAQSEwoLcGFnZXNfdG90YWwYBCABKAQSDgoGZmF1bHRzGAUgASgEEhQKDGJ5dGVzX2NvcGllZBgGIAEoBBIUCgxieXRlc196ZXJvZWQYByABKAQSFAoMZmF1bHRfdXNfcDUwGAggASgBEhQKDGZhdWx0X3VzX3A5ORgJIAEoARI5CgRwaWRzGAogAygLMisuaG9zdGFnZW50LnYxLlN0YXRTYW5kYm94UmVzcG9uc2UuUGlkc0VudHJ5GisKCVBpZHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKA06AjgBItgBCgtFeGVjUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgsKA2NtZBgCIAEoCRIMCgRhcmdzGAMgAygJEhMKC3RpbWVvdXRfc2VjGAQgASgFEgsKA2N3ZBgFIAEoCRIvCgNlbnYYBiADKAsyIi5ob3N0YWdlbnQudjEuRXhlY1JlcXVlc3QuRW52RW50cnkSDAoEdXNlchgHIAEoCRINCgVzdGRpbhgIIAEoDBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkEKDEV4ZWNSZXNwb25zZRIOCgZzdGRvdXQYASABKAwSDgoGc3RkZXJyGAIgASgMEhEKCWV4aXRfY29kZRgDIAEoBSKaAgoRRXhlY1N0cmVhbVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNjbWQYAiABKAkSDAoEYXJncxgDIAMoCRITCgt0aW1lb3V0X3NlYxgEIAEoBRILCgNjd2QYBSABKAkSNQoDZW52GAYgAygLMiguaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXF1ZXN0LkVudkVudHJ5EgwKBHVzZXIYByABKAkSDQoFc3RkaW4YCCABKAgSLAoDcHR5GAkgASgLMhouaG9zdGFnZW50LnYxLlRlcm1pbmFsU2l6ZUgAiAEBGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCBgoEX3B0eSIqCgxUZXJtaW5hbFNpemUSDAoEY29scxgBIAEoDRIMCgRyb3dzGAIgASgNIrcCChJFeGVjU3RyZWFtUmVzcG9uc2USNwoFc3RhcnQYASABKAsyJi5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlLlN0YXJ0SAASNQoEZGF0YRgCIAEoCzIlLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVzcG9uc2UuRGF0YUgAEjMKA2VuZBgDIAEoCzIkLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVzcG9uc2UuRW5kSAAaFAoFU3RhcnQSCwoDcGlkGAEgASgNGjQKBERhdGESEAoGc3Rkb3V0GAEgASgMSAASEAoGc3RkZXJyGAIgASgMSABCCAoGb3V0cHV0GicKA0VuZBIRCglleGl0X2NvZGUYASABKAUSDQoFZXJyb3IYAiABKAlCBwoFZXZlbnQiWwoQU2VuZElucHV0UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgsKA3BpZBgCIAEoDRIMCgRkYXRhGAMgASgMEgsKA2VvZhgEIAEoCBILCgNwdHkYBSABKAgiEwoRU2VuZElucHV0UmVzcG9uc2UiRwoUU2lnbmFsUHJvY2Vzc1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDgoGc2lnbmFsGAMgASgFIhcKFVNpZ25hbFByb2Nlc3NSZXNwb25zZSJiChVSZXNpemVUZXJtaW5hbFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNwaWQYAiABKA0SKAoEc2l6ZRgDIAEoCzIaLmhvc3RhZ2VudC52MS5UZXJtaW5hbFNpemUiGAoWUmVzaXplVGVybWluYWxSZXNwb25zZSJTChBXcml0ZUZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIPCgdjb250ZW50GAMgASgMEgwKBHVzZXIYBCABKAkiEwoRV3JpdGVGaWxlUmVzcG9uc2UiQQoPUmVhZEZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIiMKEFJlYWRGaWxlUmVzcG9uc2USDwoHY29udGVudBgBIAEoDCK7AQoWV3JpdGVGaWxlU3RyZWFtUmVxdWVzdBI5CgRtZXRhGAEgASgLMikuaG9zdGFnZW50LnYxLldyaXRlRmlsZVN0cmVhbVJlcXVlc3QuTWV0YUgAEg8KBWNodW5rGAIgASgMSAASEgoIY29tcGxldGUYAyABKAhIABo2CgRNZXRhEhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJQgkKB2NvbnRlbnQiGQoXV3JpdGVGaWxlU3RyZWFtUmVzcG9uc2UiRwoVUmVhZEZpbGVTdHJlYW1SZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIicKFlJlYWRGaWxlU3RyZWFtUmVzcG9uc2USDQoFY2h1bmsYASABKAwi0QEKCUZpbGVFbnRyeRIMCgRuYW1lGAEgASgJEgwKBHR5cGUYAiABKAkSDAoEcGF0aBgDIAEoCRIMCgRzaXplGAQgASgEEgwKBG1vZGUYBSABKA0SEwoLcGVybWlzc2lvbnMYBiABKAkSDQoFb3duZXIYByABKAkSDQoFZ3JvdXAYCCABKAkSGwoTbW9kaWZpZWRfYXRfdW5peF9tcxgJIAEoAxIbCg5zeW1saW5rX3RhcmdldBgKIAEoCUgAiAEBQhEKD19zeW1saW5rX3RhcmdldCJBCg9TdGF0RmlsZVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkiOgoQU3RhdEZpbGVSZXNwb25zZRImCgVlbnRyeRgBIAEoCzIXLmhvc3RhZ2VudC52MS5GaWxlRW50cnkiTwoOTGlzdERpclJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkSDQoFZGVwdGgYBCABKA0iOwoPTGlzdERpclJlc3BvbnNlEigKB2VudHJpZXMYASADKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5IkAKDk1ha2VEaXJSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIjkKD01ha2VEaXJSZXNwb25zZRImCgVlbnRyeRgBIAEoCzIXLmhvc3RhZ2VudC52MS5GaWxlRW50cnkiWAoPTW92ZUZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDgoGc291cmNlGAIgASgJEhMKC2Rlc3RpbmF0aW9uGAMgASgJEgwKBHVzZXIYBCABKAkiOgoQTW92ZUZpbGVSZXNwb25zZRImCgVlbnRyeRgBIAEoCzIXLmhvc3RhZ2VudC52MS5GaWxlRW50cnkiQwoRUmVtb3ZlRmlsZVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkiFAoSUmVtb3ZlRmlsZVJlc3BvbnNlIlQKD1dhdGNoRGlyUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCRIRCglyZWN1cnNpdmUYBCABKAgiugEKEFdhdGNoRGlyUmVzcG9uc2USNQoFc3RhcnQYASABKAsyJC5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXNwb25zZS5TdGFydEgAEjcKBmNoYW5nZRgCIAEoCzIlLmhvc3RhZ2VudC52MS5XYXRjaERpclJlc3BvbnNlLkNoYW5nZUgAGgcKBVN0YXJ0GiQKBkNoYW5nZRIMCgRuYW1lGAEgASgJEgwKBHR5cGUYAiABKAlCBwoFZXZlbnQiTgoVQ3JlYXRlU25hcHNob3RSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSEwoLdGVtcGxhdGVfaWQYAiABKAkSDAoEbmFtZRgDIAEoCSJuChZDcmVhdGVTbmFwc2hvdFJlc3BvbnNlEigKCHRlbXBsYXRlGAEgASgLMhYuaG9zdGFnZW50LnYxLlRlbXBsYXRlEioKB3NhbmRib3gYAiABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8iLAoVRGVsZXRlU25hcHNob3RSZXF1ZXN0EhMKC3RlbXBsYXRlX2lkGAEgASgJIhgKFkRlbGV0ZVNuYXBzaG90UmVzcG9uc2UizgEKCFRlbXBsYXRlEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEdHlwZRgDIAEoCRINCgV2Y3B1cxgEIAEoDRIRCgltZW1vcnlfbWIYBSABKA0SDwoHZGlza19tYhgGIAEoDRIiCgVidWlsZBgHIAEoCzITLmhvc3RhZ2VudC52MS5CdWlsZBIXCg9jcmVhdGVkX2F0X3VuaXgYCCABKAMSGQoMZXJyb3JfcmVhc29uGAkgASgJSACIAQFCDwoNX2Vycm9yX3JlYXNvbiIWChRMaXN0VGVtcGxhdGVzUmVxdWVzdCJCChVMaXN0VGVtcGxhdGVzUmVzcG9uc2USKQoJdGVtcGxhdGVzGAEgAygLMhYuaG9zdGFnZW50LnYxLlRlbXBsYXRlIiQKDkdldExvZ3NSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkiHwoPR2V0TG9nc1Jlc3BvbnNlEgwKBHRleHQYASABKAkiEwoRR2V0TWV0cmljc1JlcXVlc3QiIgoSR2V0TWV0cmljc1Jlc3BvbnNlEgwKBHRleHQYASABKAkiEAoOR2V0SG9zdFJlcXVlc3Qi4QEKD0dldEhvc3RSZXNwb25zZRIRCgl2Y3B1c19tYXgYASABKA0SFQoNbWVtb3J5X21iX21heBgCIAEoDRIRCglpc29sYXRpb24YAyABKAkSCwoDdm1tGAQgASgJEhMKC3ZtbV92ZXJzaW9uGAUgASgJEhMKC3Nsb3RzX3RvdGFsGAYgASgNEhIKCnNsb3RzX3VzZWQYByABKA0SEAoIaW5zdGFuY2UYCCABKAkSFwoPZGlza19mcmVlX2J5dGVzGAkgASgEEhsKE2Rpc2tfcmVzZXJ2ZWRfYnl0ZXMYCiABKAQy9xIKEEhvc3RBZ2VudFNlcnZpY2USWAoNQ3JlYXRlU2FuZGJveBIiLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdBojLmhvc3RhZ2VudC52MS5DcmVhdGVTYW5kYm94UmVzcG9uc2USWwoORGVzdHJveVNhbmRib3gSIy5ob3N0YWdlbnQudjEuRGVzdHJveVNhbmRib3hSZXF1ZXN0GiQuaG9zdGFnZW50LnYxLkRlc3Ryb3lTYW5kYm94UmVzcG9uc2USVQoMUGF1c2VTYW5kYm94EiEuaG9zdGFnZW50LnYxLlBhdXNlU2FuZGJveFJlcXVlc3QaIi5ob3N0YWdlbnQudjEuUGF1c2VTYW5kYm94UmVzcG9uc2USWAoNUmVzdW1lU2FuZGJveBIiLmhvc3RhZ2VudC52MS5SZXN1bWVTYW5kYm94UmVxdWVzdBojLmhvc3RhZ2VudC52MS5SZXN1bWVTYW5kYm94UmVzcG9uc2USUgoLRm9ya1NhbmRib3gSIC5ob3N0YWdlbnQudjEuRm9ya1NhbmRib3hSZXF1ZXN0GiEuaG9zdGFnZW50LnYxLkZvcmtTYW5kYm94UmVzcG9uc2USTwoKU2V0TmV0d29yaxIfLmhvc3RhZ2VudC52MS5TZXROZXR3b3JrUmVxdWVzdBogLmhvc3RhZ2VudC52MS5TZXROZXR3b3JrUmVzcG9uc2USWAoNTGlzdFNhbmRib3hlcxIiLmhvc3RhZ2VudC52MS5MaXN0U2FuZGJveGVzUmVxdWVzdBojLmhvc3RhZ2VudC52MS5MaXN0U2FuZGJveGVzUmVzcG9uc2USUgoLU3RhdFNhbmRib3gSIC5ob3N0YWdlbnQudjEuU3RhdFNhbmRib3hSZXF1ZXN0GiEuaG9zdGFnZW50LnYxLlN0YXRTYW5kYm94UmVzcG9uc2USPQoERXhlYxIZLmhvc3RhZ2VudC52MS5FeGVjUmVxdWVzdBoaLmhvc3RhZ2VudC52MS5FeGVjUmVzcG9uc2USUQoKRXhlY1N0cmVhbRIfLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVxdWVzdBogLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVzcG9uc2UwARJMCglTZW5kSW5wdXQSHi5ob3N0YWdlbnQudjEuU2VuZElucHV0UmVxdWVzdBofLmhvc3RhZ2VudC52MS5TZW5kSW5wdXRSZXNwb25zZRJYCg1TaWduYWxQcm9jZXNzEiIuaG9zdGFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLlNpZ25hbFByb2Nlc3NSZXNwb25zZRJbCg5SZXNpemVUZXJtaW5hbBIjLmhvc3RhZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuUmVzaXplVGVybWluYWxSZXNwb25zZRJMCglXcml0ZUZpbGUSHi5ob3N0YWdlbnQudjEuV3JpdGVGaWxlUmVxdWVzdBofLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVSZXNwb25zZRJJCghSZWFkRmlsZRIdLmhvc3RhZ2VudC52MS5SZWFkRmlsZVJlcXVlc3QaHi5ob3N0YWdlbnQudjEuUmVhZEZpbGVSZXNwb25zZRJgCg9Xcml0ZUZpbGVTdHJlYW0SJC5ob3N0YWdlbnQudjEuV3JpdGVGaWxlU3RyZWFtUmVxdWVzdBolLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVTdHJlYW1SZXNwb25zZSgBEl0KDlJlYWRGaWxlU3RyZWFtEiMuaG9zdGFnZW50LnYxLlJlYWRGaWxlU3RyZWFtUmVxdWVzdBokLmhvc3RhZ2VudC52MS5SZWFkRmlsZVN0cmVhbVJlc3BvbnNlMAESSQoIU3RhdEZpbGUSHS5ob3N0YWdlbnQudjEuU3RhdEZpbGVSZXF1ZXN0Gh4uaG9zdGFnZW50LnYxLlN0YXRGaWxlUmVzcG9uc2USRgoHTGlzdERpchIcLmhvc3RhZ2VudC52MS5MaXN0RGlyUmVxdWVzdBodLmhvc3RhZ2VudC52MS5MaXN0RGlyUmVzcG9uc2USRgoHTWFrZURpchIcLmhvc3RhZ2VudC52MS5NYWtlRGlyUmVxdWVzdBodLmhvc3RhZ2VudC52MS5NYWtlRGlyUmVzcG9uc2USSQoITW92ZUZpbGUSHS5ob3N0YWdlbnQudjEuTW92ZUZpbGVSZXF1ZXN0Gh4uaG9zdGFnZW50LnYxLk1vdmVGaWxlUmVzcG9uc2USTwoKUmVtb3ZlRmlsZRIfLmhvc3RhZ2VudC52MS5SZW1vdmVGaWxlUmVxdWVzdBogLmhvc3RhZ2VudC52MS5SZW1vdmVGaWxlUmVzcG9uc2USSwoIV2F0Y2hEaXISHS5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXF1ZXN0Gh4uaG9zdGFnZW50LnYxLldhdGNoRGlyUmVzcG9uc2UwARJbCg5DcmVhdGVTbmFwc2hvdBIjLmhvc3RhZ2VudC52MS5DcmVhdGVTbmFwc2hvdFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuQ3JlYXRlU25hcHNob3RSZXNwb25zZRJbCg5EZWxldGVTbmFwc2hvdBIjLmhvc3RhZ2VudC52MS5EZWxldGVTbmFwc2hvdFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuRGVsZXRlU25hcHNob3RSZXNwb25zZRJYCg1MaXN0VGVtcGxhdGVzEiIuaG9zdGFnZW50LnYxLkxpc3RUZW1wbGF0ZXNSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLkxpc3RUZW1wbGF0ZXNSZXNwb25zZRJGCgdHZXRIb3N0EhwuaG9zdGFnZW50LnYxLkdldEhvc3RSZXF1ZXN0Gh0uaG9zdGFnZW50LnYxLkdldEhvc3RSZXNwb25zZRJGCgdHZXRMb2dzEhwuaG9zdGFnZW50LnYxLkdldExvZ3NSZXF1ZXN0Gh0uaG9zdGFnZW50LnYxLkdldExvZ3NSZXNwb25zZRJPCgpHZXRNZXRyaWNzEh8uaG9zdGFnZW50LnYxLkdldE1ldHJpY3NSZXF1ZXN0GiAuaG9zdGFnZW50LnYxLkdldE1ldHJpY3NSZXNwb25zZWIGcHJvdG8z");
+  fileDesc("Cg9ob3N0YWdlbnQucHJvdG8SDGhvc3RhZ2VudC52MSKRAQoFQnVpbGQSCgoCaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIUCgxzdG9yZWRfYnl0ZXMYAyABKAQSGwoTbWVtb3J5X3N0b3JlZF9ieXRlcxgEIAEoBBIZChFkaXNrX3N0b3JlZF9ieXRlcxgFIAEoBBIaChJndWVzdF91bnJlc3BvbnNpdmUYBiABKAgibAoHTmV0d29yaxIQCghpbnRlcm5ldBgBIAEoCBIRCglhbGxvd19vdXQYAiADKAkSEAoIZGVueV9vdXQYAyADKAkSFQoNYWxsb3dfZG9tYWlucxgEIAMoCRITCgtkbnNfc2VydmVycxgFIAMoCSLPAgoUQ3JlYXRlU2FuZGJveFJlcXVlc3QSEAoIdGVtcGxhdGUYASABKAkSDQoFdmNwdXMYAiABKA0SEQoJbWVtb3J5X21iGAMgASgNEhMKC3RpbWVvdXRfc2VjGAQgASgFEhIKCnNhbmRib3hfaWQYBSABKAkSDwoHZGlza19tYhgGIAEoDRI4CgNlbnYYByADKAsyKy5ob3N0YWdlbnQudjEuQ3JlYXRlU2FuZGJveFJlcXVlc3QuRW52RW50cnkSJgoHbmV0d29yaxgIIAEoCzIVLmhvc3RhZ2VudC52MS5OZXR3b3JrEgwKBG9wZW4YCSABKAgSFAoMZGVmYXVsdF91c2VyGAogASgJEhcKD2RlZmF1bHRfd29ya2RpchgLIAEoCRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkMKFUNyZWF0ZVNhbmRib3hSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIqMECgtTYW5kYm94SW5mbxISCgpzYW5kYm94X2lkGAEgASgJEg4KBnN0YXR1cxgCIAEoCRIQCgh0ZW1wbGF0ZRgDIAEoCRINCgV2Y3B1cxgEIAEoDRIRCgltZW1vcnlfbWIYBSABKA0SDwoHaG9zdF9pcBgGIAEoCRIXCg9jcmVhdGVkX2F0X3VuaXgYByABKAMSGwoTbGFzdF9hY3RpdmVfYXRfdW5peBgIIAEoAxITCgt0aW1lb3V0X3NlYxgJIAEoBRIPCgdkaXNrX21iGAogASgNEhEKCWlzb2xhdGlvbhgLIAEoCRILCgN2bW0YDCABKAkSDwoHYmFja2VuZBgNIAEoCRInCgVidWlsZBgOIAEoCzITLmhvc3RhZ2VudC52MS5CdWlsZEgAiAEBEhkKDGVycm9yX3JlYXNvbhgPIAEoCUgBiAEBEjwKCnRpbWluZ3NfbXMYECADKAsyKC5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8uVGltaW5nc01zRW50cnkSJgoHbmV0d29yaxgRIAEoCzIVLmhvc3RhZ2VudC52MS5OZXR3b3JrEhQKDGFjY2Vzc190b2tlbhgSIAEoCRIRCglkaXNrX29ubHkYEyABKAgaMAoOVGltaW5nc01zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4AUIICgZfYnVpbGRCDwoNX2Vycm9yX3JlYXNvbiIrChVEZXN0cm95U2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSIYChZEZXN0cm95U2FuZGJveFJlc3BvbnNlIk0KE1BhdXNlU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIRCglkaXNrX29ubHkYAiABKAgSDwoHaGVhbHRoeRgDIAEoCCJCChRQYXVzZVNhbmRib3hSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvImAKFFJlc3VtZVNhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSJgoHbmV0d29yaxgCIAEoCzIVLmhvc3RhZ2VudC52MS5OZXR3b3JrEgwKBGNvbGQYAyABKAgiVQoVUmVzdW1lU2FuZGJveFJlc3BvbnNlEioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8SEAoIYnVpbGRfaWQYAiABKAkiXgoSRm9ya1NhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSNAoIY2hpbGRyZW4YAiADKAsyIi5ob3N0YWdlbnQudjEuQ3JlYXRlU2FuZGJveFJlcXVlc3QicAoTRm9ya1NhbmRib3hSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvEi0KCGNoaWxkcmVuGAIgAygLMhsuaG9zdGFnZW50LnYxLkZvcmtlZFNhbmRib3giZgoNRm9ya2VkU2FuZGJveBIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvEhIKCmVycm9yX2tpbmQYAiABKAkSFQoNZXJyb3JfbWVzc2FnZRgDIAEoCSJPChFTZXROZXR3b3JrUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEiYKB25ldHdvcmsYAiABKAsyFS5ob3N0YWdlbnQudjEuTmV0d29yayJAChJTZXROZXR3b3JrUmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyIWChRMaXN0U2FuZGJveGVzUmVxdWVzdCJFChVMaXN0U2FuZGJveGVzUmVzcG9uc2USLAoJc2FuZGJveGVzGAEgAygLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIigKElN0YXRTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIr8CChNTdGF0U2FuZGJveFJlc3BvbnNlEhQKDG1lbW9yeV9ieXRlcxgBIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgCIAEoBBIVCg1wYWdlc19mYXVsdGVkGAMgASgEEhMKC3BhZ2VzX3RvdGFsGAQgASgEEg4KBmZhdWx0cxgFIAEoBBIUCgxieXRlc19jb3BpZWQYBiABKAQSFAoMYnl0ZXNfemVyb2VkGAcgASgEEhQKDGZhdWx0X3VzX3A1MBgIIAEoARIUCgxmYXVsdF91c19wOTkYCSABKAESOQoEcGlkcxgKIAMoCzIrLmhvc3RhZ2VudC52MS5TdGF0U2FuZGJveFJlc3BvbnNlLlBpZHNFbnRyeRorCglQaWRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgNOgI4ASLYAQoLRXhlY1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNjbWQYAiABKAkSDAoEYXJncxgDIAMoCRITCgt0aW1lb3V0X3NlYxgEIAEoBRILCgNjd2QYBSABKAkSLwoDZW52GAYgAygLMiIuaG9zdGFnZW50LnYxLkV4ZWNSZXF1ZXN0LkVudkVudHJ5EgwKBHVzZXIYByABKAkSDQoFc3RkaW4YCCABKAwaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJBCgxFeGVjUmVzcG9uc2USDgoGc3Rkb3V0GAEgASgMEg4KBnN0ZGVychgCIAEoDBIRCglleGl0X2NvZGUYAyABKAUimgIKEUV4ZWNTdHJlYW1SZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDY21kGAIgASgJEgwKBGFyZ3MYAyADKAkSEwoLdGltZW91dF9zZWMYBCABKAUSCwoDY3dkGAUgASgJEjUKA2VudhgGIAMoCzIoLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVxdWVzdC5FbnZFbnRyeRIMCgR1c2VyGAcgASgJEg0KBXN0ZGluGAggASgIEiwKA3B0eRgJIAEoCzIaLmhvc3RhZ2VudC52MS5UZXJtaW5hbFNpemVIAIgBARoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgYKBF9wdHkiKgoMVGVybWluYWxTaXplEgwKBGNvbHMYASABKA0SDAoEcm93cxgCIAEoDSK3AgoSRXhlY1N0cmVhbVJlc3BvbnNlEjcKBXN0YXJ0GAEgASgLMiYuaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXNwb25zZS5TdGFydEgAEjUKBGRhdGEYAiABKAsyJS5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlLkRhdGFIABIzCgNlbmQYAyABKAsyJC5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlLkVuZEgAGhQKBVN0YXJ0EgsKA3BpZBgBIAEoDRo0CgREYXRhEhAKBnN0ZG91dBgBIAEoDEgAEhAKBnN0ZGVychgCIAEoDEgAQggKBm91dHB1dBonCgNFbmQSEQoJZXhpdF9jb2RlGAEgASgFEg0KBWVycm9yGAIgASgJQgcKBWV2ZW50IlsKEFNlbmRJbnB1dFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDAoEZGF0YRgDIAEoDBILCgNlb2YYBCABKAgSCwoDcHR5GAUgASgIIhMKEVNlbmRJbnB1dFJlc3BvbnNlIkcKFFNpZ25hbFByb2Nlc3NSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDcGlkGAIgASgNEg4KBnNpZ25hbBgDIAEoBSIXChVTaWduYWxQcm9jZXNzUmVzcG9uc2UiYgoVUmVzaXplVGVybWluYWxSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDcGlkGAIgASgNEigKBHNpemUYAyABKAsyGi5ob3N0YWdlbnQudjEuVGVybWluYWxTaXplIhgKFlJlc2l6ZVRlcm1pbmFsUmVzcG9uc2UiUwoQV3JpdGVGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDwoHY29udGVudBgDIAEoDBIMCgR1c2VyGAQgASgJIhMKEVdyaXRlRmlsZVJlc3BvbnNlIkEKD1JlYWRGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSIjChBSZWFkRmlsZVJlc3BvbnNlEg8KB2NvbnRlbnQYASABKAwiuwEKFldyaXRlRmlsZVN0cmVhbVJlcXVlc3QSOQoEbWV0YRgBIAEoCzIpLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVTdHJlYW1SZXF1ZXN0Lk1ldGFIABIPCgVjaHVuaxgCIAEoDEgAEhIKCGNvbXBsZXRlGAMgASgISAAaNgoETWV0YRISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCUIJCgdjb250ZW50IhkKF1dyaXRlRmlsZVN0cmVhbVJlc3BvbnNlIkcKFVJlYWRGaWxlU3RyZWFtUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSInChZSZWFkRmlsZVN0cmVhbVJlc3BvbnNlEg0KBWNodW5rGAEgASgMItEBCglGaWxlRW50cnkSDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEgwKBHBhdGgYAyABKAkSDAoEc2l6ZRgEIAEoBBIMCgRtb2RlGAUgASgNEhMKC3Blcm1pc3Npb25zGAYgASgJEg0KBW93bmVyGAcgASgJEg0KBWdyb3VwGAggASgJEhsKE21vZGlmaWVkX2F0X3VuaXhfbXMYCSABKAMSGwoOc3ltbGlua190YXJnZXQYCiABKAlIAIgBAUIRCg9fc3ltbGlua190YXJnZXQiQQoPU3RhdEZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIjoKEFN0YXRGaWxlUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5Ik8KDkxpc3REaXJSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJEg0KBWRlcHRoGAQgASgNIjsKD0xpc3REaXJSZXNwb25zZRIoCgdlbnRyaWVzGAEgAygLMhcuaG9zdGFnZW50LnYxLkZpbGVFbnRyeSJACg5NYWtlRGlyUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSI5Cg9NYWtlRGlyUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5IlgKD01vdmVGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEg4KBnNvdXJjZRgCIAEoCRITCgtkZXN0aW5hdGlvbhgDIAEoCRIMCgR1c2VyGAQgASgJIjoKEE1vdmVGaWxlUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5IkMKEVJlbW92ZUZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIhQKElJlbW92ZUZpbGVSZXNwb25zZSJUCg9XYXRjaERpclJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkSEQoJcmVjdXJzaXZlGAQgASgIIroBChBXYXRjaERpclJlc3BvbnNlEjUKBXN0YXJ0GAEgASgLMiQuaG9zdGFnZW50LnYxLldhdGNoRGlyUmVzcG9uc2UuU3RhcnRIABI3CgZjaGFuZ2UYAiABKAsyJS5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXNwb25zZS5DaGFuZ2VIABoHCgVTdGFydBokCgZDaGFuZ2USDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJQgcKBWV2ZW50Ik4KFUNyZWF0ZVNuYXBzaG90UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEhMKC3RlbXBsYXRlX2lkGAIgASgJEgwKBG5hbWUYAyABKAkibgoWQ3JlYXRlU25hcHNob3RSZXNwb25zZRIoCgh0ZW1wbGF0ZRgBIAEoCzIWLmhvc3RhZ2VudC52MS5UZW1wbGF0ZRIqCgdzYW5kYm94GAIgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIlMKElRhZ1RlbXBsYXRlUmVxdWVzdBIaChJzb3VyY2VfdGVtcGxhdGVfaWQYASABKAkSEwoLdGVtcGxhdGVfaWQYAiABKAkSDAoEbmFtZRgDIAEoCSI/ChNUYWdUZW1wbGF0ZVJlc3BvbnNlEigKCHRlbXBsYXRlGAEgASgLMhYuaG9zdGFnZW50LnYxLlRlbXBsYXRlIiwKFURlbGV0ZVNuYXBzaG90UmVxdWVzdBITCgt0ZW1wbGF0ZV9pZBgBIAEoCSIYChZEZWxldGVTbmFwc2hvdFJlc3BvbnNlIs4BCghUZW1wbGF0ZRIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEgwKBHR5cGUYAyABKAkSDQoFdmNwdXMYBCABKA0SEQoJbWVtb3J5X21iGAUgASgNEg8KB2Rpc2tfbWIYBiABKA0SIgoFYnVpbGQYByABKAsyEy5ob3N0YWdlbnQudjEuQnVpbGQSFwoPY3JlYXRlZF9hdF91bml4GAggASgDEhkKDGVycm9yX3JlYXNvbhgJIAEoCUgAiAEBQg8KDV9lcnJvcl9yZWFzb24iFgoUTGlzdFRlbXBsYXRlc1JlcXVlc3QiQgoVTGlzdFRlbXBsYXRlc1Jlc3BvbnNlEikKCXRlbXBsYXRlcxgBIAMoCzIWLmhvc3RhZ2VudC52MS5UZW1wbGF0ZSIkCg5HZXRMb2dzUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIh8KD0dldExvZ3NSZXNwb25zZRIMCgR0ZXh0GAEgASgJIhMKEUdldE1ldHJpY3NSZXF1ZXN0IiIKEkdldE1ldHJpY3NSZXNwb25zZRIMCgR0ZXh0GAEgASgJImIKEUdldFNhbXBsZXNSZXF1ZXN0EhMKC3NhbmRib3hfaWRzGAEgAygJEhQKDGZyb21fdW5peF9tcxgCIAEoAxISCgp0b191bml4X21zGAMgASgDEg4KBmxhdGVzdBgEIAEoCCJFChJHZXRTYW1wbGVzUmVzcG9uc2USLwoJc2FuZGJveGVzGAEgAygLMhwuaG9zdGFnZW50LnYxLlNhbmRib3hTYW1wbGVzIksKDlNhbmRib3hTYW1wbGVzEhIKCnNhbmRib3hfaWQYASABKAkSJQoHc2FtcGxlcxgCIAMoCzIULmhvc3RhZ2VudC52MS5TYW1wbGUivwEKBlNhbXBsZRIPCgd1bml4X21zGAEgASgDEhEKCWNwdV9jb3VudBgCIAEoDRIUCgxjcHVfdXNlZF9wY3QYAyABKAESFgoObWVtX3VzZWRfYnl0ZXMYBCABKAQSFwoPbWVtX3RvdGFsX2J5dGVzGAUgASgEEhcKD21lbV9jYWNoZV9ieXRlcxgGIAEoBBIXCg9kaXNrX3VzZWRfYnl0ZXMYByABKAQSGAoQZGlza190b3RhbF9ieXRlcxgIIAEoBCIQCg5HZXRIb3N0UmVxdWVzdCLhAQoPR2V0SG9zdFJlc3BvbnNlEhEKCXZjcHVzX21heBgBIAEoDRIVCg1tZW1vcnlfbWJfbWF4GAIgASgNEhEKCWlzb2xhdGlvbhgDIAEoCRILCgN2bW0YBCABKAkSEwoLdm1tX3ZlcnNpb24YBSABKAkSEwoLc2xvdHNfdG90YWwYBiABKA0SEgoKc2xvdHNfdXNlZBgHIAEoDRIQCghpbnN0YW5jZRgIIAEoCRIXCg9kaXNrX2ZyZWVfYnl0ZXMYCSABKAQSGwoTZGlza19yZXNlcnZlZF9ieXRlcxgKIAEoBDKcFAoQSG9zdEFnZW50U2VydmljZRJYCg1DcmVhdGVTYW5kYm94EiIuaG9zdGFnZW50LnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLkNyZWF0ZVNhbmRib3hSZXNwb25zZRJbCg5EZXN0cm95U2FuZGJveBIjLmhvc3RhZ2VudC52MS5EZXN0cm95U2FuZGJveFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuRGVzdHJveVNhbmRib3hSZXNwb25zZRJVCgxQYXVzZVNhbmRib3gSIS5ob3N0YWdlbnQudjEuUGF1c2VTYW5kYm94UmVxdWVzdBoiLmhvc3RhZ2VudC52MS5QYXVzZVNhbmRib3hSZXNwb25zZRJYCg1SZXN1bWVTYW5kYm94EiIuaG9zdGFnZW50LnYxLlJlc3VtZVNhbmRib3hSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLlJlc3VtZVNhbmRib3hSZXNwb25zZRJSCgtGb3JrU2FuZGJveBIgLmhvc3RhZ2VudC52MS5Gb3JrU2FuZGJveFJlcXVlc3QaIS5ob3N0YWdlbnQudjEuRm9ya1NhbmRib3hSZXNwb25zZRJPCgpTZXROZXR3b3JrEh8uaG9zdGFnZW50LnYxLlNldE5ldHdvcmtSZXF1ZXN0GiAuaG9zdGFnZW50LnYxLlNldE5ldHdvcmtSZXNwb25zZRJYCg1MaXN0U2FuZGJveGVzEiIuaG9zdGFnZW50LnYxLkxpc3RTYW5kYm94ZXNSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLkxpc3RTYW5kYm94ZXNSZXNwb25zZRJSCgtTdGF0U2FuZGJveBIgLmhvc3RhZ2VudC52MS5TdGF0U2FuZGJveFJlcXVlc3QaIS5ob3N0YWdlbnQudjEuU3RhdFNhbmRib3hSZXNwb25zZRI9CgRFeGVjEhkuaG9zdGFnZW50LnYxLkV4ZWNSZXF1ZXN0GhouaG9zdGFnZW50LnYxLkV4ZWNSZXNwb25zZRJRCgpFeGVjU3RyZWFtEh8uaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXF1ZXN0GiAuaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXNwb25zZTABEkwKCVNlbmRJbnB1dBIeLmhvc3RhZ2VudC52MS5TZW5kSW5wdXRSZXF1ZXN0Gh8uaG9zdGFnZW50LnYxLlNlbmRJbnB1dFJlc3BvbnNlElgKDVNpZ25hbFByb2Nlc3MSIi5ob3N0YWdlbnQudjEuU2lnbmFsUHJvY2Vzc1JlcXVlc3QaIy5ob3N0YWdlbnQudjEuU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlElsKDlJlc2l6ZVRlcm1pbmFsEiMuaG9zdGFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVxdWVzdBokLmhvc3RhZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlc3BvbnNlEkwKCVdyaXRlRmlsZRIeLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVSZXF1ZXN0Gh8uaG9zdGFnZW50LnYxLldyaXRlRmlsZVJlc3BvbnNlEkkKCFJlYWRGaWxlEh0uaG9zdGFnZW50LnYxLlJlYWRGaWxlUmVxdWVzdBoeLmhvc3RhZ2VudC52MS5SZWFkRmlsZVJlc3BvbnNlEmAKD1dyaXRlRmlsZVN0cmVhbRIkLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVTdHJlYW1SZXF1ZXN0GiUuaG9zdGFnZW50LnYxLldyaXRlRmlsZVN0cmVhbVJlc3BvbnNlKAESXQoOUmVhZEZpbGVTdHJlYW0SIy5ob3N0YWdlbnQudjEuUmVhZEZpbGVTdHJlYW1SZXF1ZXN0GiQuaG9zdGFnZW50LnYxLlJlYWRGaWxlU3RyZWFtUmVzcG9uc2UwARJJCghTdGF0RmlsZRIdLmhvc3RhZ2VudC52MS5TdGF0RmlsZVJlcXVlc3QaHi5ob3N0YWdlbnQudjEuU3RhdEZpbGVSZXNwb25zZRJGCgdMaXN0RGlyEhwuaG9zdGFnZW50LnYxLkxpc3REaXJSZXF1ZXN0Gh0uaG9zdGFnZW50LnYxLkxpc3REaXJSZXNwb25zZRJGCgdNYWtlRGlyEhwuaG9zdGFnZW50LnYxLk1ha2VEaXJSZXF1ZXN0Gh0uaG9zdGFnZW50LnYxLk1ha2VEaXJSZXNwb25zZRJJCghNb3ZlRmlsZRIdLmhvc3RhZ2VudC52MS5Nb3ZlRmlsZVJlcXVlc3QaHi5ob3N0YWdlbnQudjEuTW92ZUZpbGVSZXNwb25zZRJPCgpSZW1vdmVGaWxlEh8uaG9zdGFnZW50LnYxLlJlbW92ZUZpbGVSZXF1ZXN0GiAuaG9zdGFnZW50LnYxLlJlbW92ZUZpbGVSZXNwb25zZRJLCghXYXRjaERpchIdLmhvc3RhZ2VudC52MS5XYXRjaERpclJlcXVlc3QaHi5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXNwb25zZTABElsKDkNyZWF0ZVNuYXBzaG90EiMuaG9zdGFnZW50LnYxLkNyZWF0ZVNuYXBzaG90UmVxdWVzdBokLmhvc3RhZ2VudC52MS5DcmVhdGVTbmFwc2hvdFJlc3BvbnNlElIKC1RhZ1RlbXBsYXRlEiAuaG9zdGFnZW50LnYxLlRhZ1RlbXBsYXRlUmVxdWVzdBohLmhvc3RhZ2VudC52MS5UYWdUZW1wbGF0ZVJlc3BvbnNlElsKDkRlbGV0ZVNuYXBzaG90EiMuaG9zdGFnZW50LnYxLkRlbGV0ZVNuYXBzaG90UmVxdWVzdBokLmhvc3RhZ2VudC52MS5EZWxldGVTbmFwc2hvdFJlc3BvbnNlElgKDUxpc3RUZW1wbGF0ZXMSIi5ob3N0YWdlbnQudjEuTGlzdFRlbXBsYXRlc1JlcXVlc3QaIy5ob3N0YWdlbnQudjEuTGlzdFRlbXBsYXRlc1Jlc3BvbnNlEkYKB0dldEhvc3QSHC5ob3N0YWdlbnQudjEuR2V0SG9zdFJlcXVlc3QaHS5ob3N0YWdlbnQudjEuR2V0SG9zdFJlc3BvbnNlEkYKB0dldExvZ3MSHC5ob3N0YWdlbnQudjEuR2V0TG9nc1JlcXVlc3QaHS5ob3N0YWdlbnQudjEuR2V0TG9nc1Jlc3BvbnNlEk8KCkdldE1ldHJpY3MSHy5ob3N0YWdlbnQudjEuR2V0TWV0cmljc1JlcXVlc3QaIC5ob3N0YWdlbnQudjEuR2V0TWV0cmljc1Jlc3BvbnNlEk8KCkdldFNhbXBsZXMSHy5ob3N0YWdlbnQudjEuR2V0U2FtcGxlc1JlcXVlc3QaIC5ob3N0YWdlbnQudjEuR2V0U2FtcGxlc1Jlc3BvbnNlYgZwcm90bzM");
 
 /**
  * A sealed generation. `generation` counts memory's builds; `stored_bytes` is what the build's folder holds on disk.
@@ -44,6 +44,13 @@ export type Build = Message<"hostagent.v1.Build"> & {
    * @generated from field: uint64 disk_stored_bytes = 5;
    */
   diskStoredBytes: bigint;
+
+  /**
+   * Its guest did not freeze its processes in time, and may have been hung.
+   *
+   * @generated from field: bool guest_unresponsive = 6;
+   */
+  guestUnresponsive: boolean;
 };
 
 /**
@@ -77,6 +84,20 @@ export type Network = Message<"hostagent.v1.Network"> & {
    * @generated from field: repeated string deny_out = 3;
    */
   denyOut: string[];
+
+  /**
+   * Names, and `*.name` for all below one: what they resolve to is reachable for as long as the answer holds.
+   *
+   * @generated from field: repeated string allow_domains = 4;
+   */
+  allowDomains: string[];
+
+  /**
+   * Who is asked for them; none: whom the host asks.
+   *
+   * @generated from field: repeated string dns_servers = 5;
+   */
+  dnsServers: string[];
 };
 
 /**
@@ -133,6 +154,25 @@ export type CreateSandboxRequest = Message<"hostagent.v1.CreateSandboxRequest"> 
    * @generated from field: hostagent.v1.Network network = 8;
    */
   network?: Network | undefined;
+
+  /**
+   * Its guest agent asks clients for no token.
+   *
+   * @generated from field: bool open = 9;
+   */
+  open: boolean;
+
+  /**
+   * Who processes and files of calls belong to that name no user, and where such processes run. Empty: root, in /root.
+   *
+   * @generated from field: string default_user = 10;
+   */
+  defaultUser: string;
+
+  /**
+   * @generated from field: string default_workdir = 11;
+   */
+  defaultWorkdir: string;
 };
 
 /**
@@ -259,6 +299,20 @@ export type SandboxInfo = Message<"hostagent.v1.SandboxInfo"> & {
    * @generated from field: hostagent.v1.Network network = 17;
    */
   network?: Network | undefined;
+
+  /**
+   * What its guest agent asks of clients; empty: nothing.
+   *
+   * @generated from field: string access_token = 18;
+   */
+  accessToken: string;
+
+  /**
+   * It is paused without its memory: the next start boots its disk.
+   *
+   * @generated from field: bool disk_only = 19;
+   */
+  diskOnly: boolean;
 };
 
 /**
@@ -306,6 +360,20 @@ export type PauseSandboxRequest = Message<"hostagent.v1.PauseSandboxRequest"> & 
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
+
+  /**
+   * Keeps the disk, with all that the guest has written, and nothing that ran.
+   *
+   * @generated from field: bool disk_only = 2;
+   */
+  diskOnly: boolean;
+
+  /**
+   * Refuses to pause a guest whose agent does not answer.
+   *
+   * @generated from field: bool healthy = 3;
+   */
+  healthy: boolean;
 };
 
 /**
@@ -397,7 +465,7 @@ export type ForkSandboxRequest = Message<"hostagent.v1.ForkSandboxRequest"> & {
   sandboxId: string;
 
   /**
-   * Template and size are the source's; its environment counts where a child has none of its own.
+   * Template, size, default user and whether it is open are the source's; its environment counts where a child has none of its own.
    *
    * @generated from field: repeated hostagent.v1.CreateSandboxRequest children = 2;
    */
@@ -1641,6 +1709,8 @@ export type CreateSnapshotRequest = Message<"hostagent.v1.CreateSnapshotRequest"
   sandboxId: string;
 
   /**
+   * An id, and `:tag` for one of several builds of that template.
+   *
    * @generated from field: string template_id = 2;
    */
   templateId: string;
@@ -1681,6 +1751,50 @@ export const CreateSnapshotResponseSchema: GenMessage<CreateSnapshotResponse> = 
   messageDesc(file_hostagent, 53);
 
 /**
+ * @generated from message hostagent.v1.TagTemplateRequest
+ */
+export type TagTemplateRequest = Message<"hostagent.v1.TagTemplateRequest"> & {
+  /**
+   * @generated from field: string source_template_id = 1;
+   */
+  sourceTemplateId: string;
+
+  /**
+   * @generated from field: string template_id = 2;
+   */
+  templateId: string;
+
+  /**
+   * @generated from field: string name = 3;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message hostagent.v1.TagTemplateRequest.
+ * Use `create(TagTemplateRequestSchema)` to create a new message.
+ */
+export const TagTemplateRequestSchema: GenMessage<TagTemplateRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 54);
+
+/**
+ * @generated from message hostagent.v1.TagTemplateResponse
+ */
+export type TagTemplateResponse = Message<"hostagent.v1.TagTemplateResponse"> & {
+  /**
+   * @generated from field: hostagent.v1.Template template = 1;
+   */
+  template?: Template | undefined;
+};
+
+/**
+ * Describes the message hostagent.v1.TagTemplateResponse.
+ * Use `create(TagTemplateResponseSchema)` to create a new message.
+ */
+export const TagTemplateResponseSchema: GenMessage<TagTemplateResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 55);
+
+/**
  * @generated from message hostagent.v1.DeleteSnapshotRequest
  */
 export type DeleteSnapshotRequest = Message<"hostagent.v1.DeleteSnapshotRequest"> & {
@@ -1695,7 +1809,7 @@ export type DeleteSnapshotRequest = Message<"hostagent.v1.DeleteSnapshotRequest"
  * Use `create(DeleteSnapshotRequestSchema)` to create a new message.
  */
 export const DeleteSnapshotRequestSchema: GenMessage<DeleteSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 54);
+  messageDesc(file_hostagent, 56);
 
 /**
  * @generated from message hostagent.v1.DeleteSnapshotResponse
@@ -1708,7 +1822,7 @@ export type DeleteSnapshotResponse = Message<"hostagent.v1.DeleteSnapshotRespons
  * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
  */
 export const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 55);
+  messageDesc(file_hostagent, 57);
 
 /**
  * @generated from message hostagent.v1.Template
@@ -1773,7 +1887,7 @@ export type Template = Message<"hostagent.v1.Template"> & {
  * Use `create(TemplateSchema)` to create a new message.
  */
 export const TemplateSchema: GenMessage<Template> = /*@__PURE__*/
-  messageDesc(file_hostagent, 56);
+  messageDesc(file_hostagent, 58);
 
 /**
  * @generated from message hostagent.v1.ListTemplatesRequest
@@ -1786,7 +1900,7 @@ export type ListTemplatesRequest = Message<"hostagent.v1.ListTemplatesRequest"> 
  * Use `create(ListTemplatesRequestSchema)` to create a new message.
  */
 export const ListTemplatesRequestSchema: GenMessage<ListTemplatesRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 57);
+  messageDesc(file_hostagent, 59);
 
 /**
  * @generated from message hostagent.v1.ListTemplatesResponse
@@ -1803,7 +1917,7 @@ export type ListTemplatesResponse = Message<"hostagent.v1.ListTemplatesResponse"
  * Use `create(ListTemplatesResponseSchema)` to create a new message.
  */
 export const ListTemplatesResponseSchema: GenMessage<ListTemplatesResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 58);
+  messageDesc(file_hostagent, 60);
 
 /**
  * @generated from message hostagent.v1.GetLogsRequest
@@ -1820,7 +1934,7 @@ export type GetLogsRequest = Message<"hostagent.v1.GetLogsRequest"> & {
  * Use `create(GetLogsRequestSchema)` to create a new message.
  */
 export const GetLogsRequestSchema: GenMessage<GetLogsRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 59);
+  messageDesc(file_hostagent, 61);
 
 /**
  * @generated from message hostagent.v1.GetLogsResponse
@@ -1839,7 +1953,7 @@ export type GetLogsResponse = Message<"hostagent.v1.GetLogsResponse"> & {
  * Use `create(GetLogsResponseSchema)` to create a new message.
  */
 export const GetLogsResponseSchema: GenMessage<GetLogsResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 60);
+  messageDesc(file_hostagent, 62);
 
 /**
  * @generated from message hostagent.v1.GetMetricsRequest
@@ -1852,7 +1966,7 @@ export type GetMetricsRequest = Message<"hostagent.v1.GetMetricsRequest"> & {
  * Use `create(GetMetricsRequestSchema)` to create a new message.
  */
 export const GetMetricsRequestSchema: GenMessage<GetMetricsRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 61);
+  messageDesc(file_hostagent, 63);
 
 /**
  * @generated from message hostagent.v1.GetMetricsResponse
@@ -1869,7 +1983,142 @@ export type GetMetricsResponse = Message<"hostagent.v1.GetMetricsResponse"> & {
  * Use `create(GetMetricsResponseSchema)` to create a new message.
  */
 export const GetMetricsResponseSchema: GenMessage<GetMetricsResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 62);
+  messageDesc(file_hostagent, 64);
+
+/**
+ * @generated from message hostagent.v1.GetSamplesRequest
+ */
+export type GetSamplesRequest = Message<"hostagent.v1.GetSamplesRequest"> & {
+  /**
+   * @generated from field: repeated string sandbox_ids = 1;
+   */
+  sandboxIds: string[];
+
+  /**
+   * Both included; 0: no limit.
+   *
+   * @generated from field: int64 from_unix_ms = 2;
+   */
+  fromUnixMs: bigint;
+
+  /**
+   * @generated from field: int64 to_unix_ms = 3;
+   */
+  toUnixMs: bigint;
+
+  /**
+   * Only the last of each.
+   *
+   * @generated from field: bool latest = 4;
+   */
+  latest: boolean;
+};
+
+/**
+ * Describes the message hostagent.v1.GetSamplesRequest.
+ * Use `create(GetSamplesRequestSchema)` to create a new message.
+ */
+export const GetSamplesRequestSchema: GenMessage<GetSamplesRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 65);
+
+/**
+ * @generated from message hostagent.v1.GetSamplesResponse
+ */
+export type GetSamplesResponse = Message<"hostagent.v1.GetSamplesResponse"> & {
+  /**
+   * In the order of the ids.
+   *
+   * @generated from field: repeated hostagent.v1.SandboxSamples sandboxes = 1;
+   */
+  sandboxes: SandboxSamples[];
+};
+
+/**
+ * Describes the message hostagent.v1.GetSamplesResponse.
+ * Use `create(GetSamplesResponseSchema)` to create a new message.
+ */
+export const GetSamplesResponseSchema: GenMessage<GetSamplesResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 66);
+
+/**
+ * @generated from message hostagent.v1.SandboxSamples
+ */
+export type SandboxSamples = Message<"hostagent.v1.SandboxSamples"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * Oldest first.
+   *
+   * @generated from field: repeated hostagent.v1.Sample samples = 2;
+   */
+  samples: Sample[];
+};
+
+/**
+ * Describes the message hostagent.v1.SandboxSamples.
+ * Use `create(SandboxSamplesSchema)` to create a new message.
+ */
+export const SandboxSamplesSchema: GenMessage<SandboxSamples> = /*@__PURE__*/
+  messageDesc(file_hostagent, 67);
+
+/**
+ * @generated from message hostagent.v1.Sample
+ */
+export type Sample = Message<"hostagent.v1.Sample"> & {
+  /**
+   * By the host's clock.
+   *
+   * @generated from field: int64 unix_ms = 1;
+   */
+  unixMs: bigint;
+
+  /**
+   * @generated from field: uint32 cpu_count = 2;
+   */
+  cpuCount: number;
+
+  /**
+   * Of all CPUs together, since the sample before.
+   *
+   * @generated from field: double cpu_used_pct = 3;
+   */
+  cpuUsedPct: number;
+
+  /**
+   * @generated from field: uint64 mem_used_bytes = 4;
+   */
+  memUsedBytes: bigint;
+
+  /**
+   * @generated from field: uint64 mem_total_bytes = 5;
+   */
+  memTotalBytes: bigint;
+
+  /**
+   * @generated from field: uint64 mem_cache_bytes = 6;
+   */
+  memCacheBytes: bigint;
+
+  /**
+   * @generated from field: uint64 disk_used_bytes = 7;
+   */
+  diskUsedBytes: bigint;
+
+  /**
+   * @generated from field: uint64 disk_total_bytes = 8;
+   */
+  diskTotalBytes: bigint;
+};
+
+/**
+ * Describes the message hostagent.v1.Sample.
+ * Use `create(SampleSchema)` to create a new message.
+ */
+export const SampleSchema: GenMessage<Sample> = /*@__PURE__*/
+  messageDesc(file_hostagent, 68);
 
 /**
  * @generated from message hostagent.v1.GetHostRequest
@@ -1882,7 +2131,7 @@ export type GetHostRequest = Message<"hostagent.v1.GetHostRequest"> & {
  * Use `create(GetHostRequestSchema)` to create a new message.
  */
 export const GetHostRequestSchema: GenMessage<GetHostRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 63);
+  messageDesc(file_hostagent, 69);
 
 /**
  * @generated from message hostagent.v1.GetHostResponse
@@ -1946,7 +2195,7 @@ export type GetHostResponse = Message<"hostagent.v1.GetHostResponse"> & {
  * Use `create(GetHostResponseSchema)` to create a new message.
  */
 export const GetHostResponseSchema: GenMessage<GetHostResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 64);
+  messageDesc(file_hostagent, 70);
 
 /**
  * @generated from service hostagent.v1.HostAgentService
@@ -2159,6 +2408,16 @@ export const HostAgentService: GenService<{
     output: typeof CreateSnapshotResponseSchema;
   },
   /**
+   * Points another template at the build of one: it lives as long as either does.
+   *
+   * @generated from rpc hostagent.v1.HostAgentService.TagTemplate
+   */
+  tagTemplate: {
+    methodKind: "unary";
+    input: typeof TagTemplateRequestSchema;
+    output: typeof TagTemplateResponseSchema;
+  },
+  /**
    * @generated from rpc hostagent.v1.HostAgentService.DeleteSnapshot
    */
   deleteSnapshot: {
@@ -2201,6 +2460,16 @@ export const HostAgentService: GenService<{
     methodKind: "unary";
     input: typeof GetMetricsRequestSchema;
     output: typeof GetMetricsResponseSchema;
+  },
+  /**
+   * What guests said of their CPU, memory and disk while they ran. A sandbox that is not here has no samples.
+   *
+   * @generated from rpc hostagent.v1.HostAgentService.GetSamples
+   */
+  getSamples: {
+    methodKind: "unary";
+    input: typeof GetSamplesRequestSchema;
+    output: typeof GetSamplesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_hostagent, 0);

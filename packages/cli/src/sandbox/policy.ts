@@ -10,6 +10,7 @@ export interface PolicyOptions {
   internet?: boolean;
   allow?: string[];
   deny?: string[];
+  dns?: string[];
 }
 
 const collect = (text: string, before: string[] = []): string[] => [...before, ...text.split(',')];
@@ -27,17 +28,23 @@ export function withPolicy(command: Command): Command {
     .option('--no-auto-resume', 'let nothing but a resume wake it')
     .option('--internet', 'let it reach all that is not denied (so it is, unless something is allowed)')
     .option('--no-internet', 'let it reach nothing that is not allowed')
-    .option('--allow <ranges>', 'IPv4 addresses and ranges it may reach; may be repeated', collect)
-    .option('--deny <ranges>', 'IPv4 addresses and ranges it may not reach; may be repeated', collect);
+    .option(
+      '--allow <list>',
+      'IPv4 addresses, ranges and domains (*.name: all below it) it may reach; may be repeated',
+      collect,
+    )
+    .option('--deny <ranges>', 'IPv4 addresses and ranges it may not reach; may be repeated', collect)
+    .option('--dns <servers>', 'IPv4 addresses of who is asked for those domains; may be repeated', collect);
 }
 
 /** What was given; nothing of the network if none of its options was. */
 export function policyOf(options: PolicyOptions): UpdateSandboxInput {
-  const { timeout, onTimeout, autoResume, internet, allow, deny } = options;
+  const { timeout, onTimeout, autoResume, internet, allow, deny, dns } = options;
   const network: NetworkWishInput = {
     ...(internet !== undefined && { internet }),
     ...(allow && { allow_out: allow }),
     ...(deny && { deny_out: deny }),
+    ...(dns && { dns_servers: dns }),
   };
   return {
     ...(timeout !== undefined && { timeout_sec: timeout }),

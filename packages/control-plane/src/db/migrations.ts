@@ -158,6 +158,27 @@ const templateErrors: Migration = {
   },
 };
 
+const e2b: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`
+      alter table sandboxes
+        add column access_token text,
+        add column traffic_token text,
+        add column alias text,
+        add column ttl_sec integer,
+        add column resumed_at timestamptz(3),
+        add column pause_memory boolean not null default true,
+        add column ingress jsonb not null default '{}',
+        add column idempotency_key text,
+        add column idempotency_hash text,
+        add column pause_mode text check (pause_mode in ('full', 'filesystem')),
+        add column allow_internet boolean`.execute(db);
+    await sql`
+      create unique index sandboxes_idempotency on sandboxes (team_id, idempotency_key)
+        where idempotency_key is not null`.execute(db);
+  },
+};
+
 const teams: Migration = {
   async up(db: Kysely<unknown>) {
     await sql`
@@ -208,13 +229,24 @@ const teams: Migration = {
   },
 };
 
+const snapshots: Migration = {
+  async up(db: Kysely<unknown>) {
+    // A tag is a template row of its own, as it is a head of its own on the host.
+    await sql`drop table tags`.execute(db);
+    // Not a reference: templates outlive the sandboxes that they were made of.
+    await sql`alter table templates add column source_sandbox_id text`.execute(db);
+  },
+};
+
 const MIGRATIONS: Record<string, Migration> = {
   '0001_first': first,
   '0002_lifecycle': lifecycle,
   '0003_keys': keys,
   '0004_events': events,
   '0005_template_errors': templateErrors,
+  '0006_e2b': e2b,
   '0007_teams': teams,
+  '0008_snapshots': snapshots,
 };
 
 const provider: MigrationProvider = { getMigrations: async () => MIGRATIONS };

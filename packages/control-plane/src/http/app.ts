@@ -15,6 +15,7 @@ import fastify, {
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
 import type { Caller, VerifyKey } from '../auth/key.ts';
+import { e2bErrorBody, forbidsRetry, isE2bPath } from '../e2b/errors.ts';
 import { countRequest } from '../metrics/metrics.ts';
 import { errorBody, toThawError } from './errors.ts';
 import { parseJson } from './json.ts';
@@ -85,7 +86,7 @@ export async function buildApp(
       const known = toThawError(error);
       request.log.info({ err: error, request_id: request.id }, 'a request could not be routed');
       reply.header(REQUEST_ID, request.id);
-      void (reply as FastifyReply).code(known.status).send(errorBody(known));
+      void sendError(reply as FastifyReply, request.url, known);
     },
     clientErrorHandler: refuseMalformed,
   } as FastifyServerOptions).withTypeProvider<ZodTypeProvider>();
@@ -157,7 +158,7 @@ function mindConnections(app: App, opened: 'connection' | 'secureConnection'): v
   });
 }
 
-function keyOf(headers: IncomingMessage['headers']): string | undefined {
+export function keyOf(headers: IncomingMessage['headers']): string | undefined {
   const header = headers['x-api-key'];
   if (typeof header === 'string') return header;
   return /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1];
@@ -196,12 +197,19 @@ function answerErrors(app: App): void {
     request.log[level]({ request_id: id, err: error, method, url }, 'a request failed');
     // A stream that broke after its headers were sent: only a cut connection tells the client.
     if (reply.raw.headersSent) return void reply.raw.destroy();
-    return reply
-      .code(known.status)
-      .type('application/json; charset=utf-8')
-      .serializer(JSON.stringify)
-      .send(errorBody(known));
+    return sendError(reply, url, known);
   });
+}
+
+/** In the shape of the API that was asked. */
+function sendError(reply: FastifyReply, url: string, error: ThawError): FastifyReply {
+  const isE2b = isE2bPath(url);
+  if (isE2b && forbidsRetry(error)) reply.header('Should-Retry', 'false');
+  return reply
+    .code(error.status)
+    .type('application/json; charset=utf-8')
+    .serializer(JSON.stringify)
+    .send(isE2b ? e2bErrorBody(error) : errorBody(error));
 }
 
 /** What is not even HTTP gets an answer in the same shape. */

@@ -1,6 +1,7 @@
 /** Every route there is. The server answers them, and the description tells of them. */
 import { auditRoutes } from '../audit/routes.ts';
 import { type KeyOptions, ownKeyRoutes } from '../auth/routes.ts';
+import { e2bRoutes } from '../e2b/routes.ts';
 import { eventRoutes } from '../event/routes.ts';
 import { type ExecOptions, execRoutes } from '../exec/routes.ts';
 import { fileRoutes } from '../file/routes.ts';
@@ -25,4 +26,5 @@ export function addRoutes(app: App, plane: Plane, options: ExecOptions & KeyOpti
   teamRoutes(app, plane, options);
   eventRoutes(app, plane);
   metricsRoutes(app, plane);
+  e2bRoutes(app, plane);
 }

@@ -18,7 +18,7 @@ import { forkSandbox } from './fork.ts';
 import { listOf } from './list.ts';
 import { pauseSandbox } from './pause.ts';
 import { resumeSandbox } from './resume.ts';
-import { requireSandbox, toSandbox } from './sandbox.ts';
+import { type Done, requireSandbox, toSandbox } from './sandbox.ts';
 import { statSandbox } from './stats.ts';
 import { updateSandbox } from './update.ts';
 
@@ -34,7 +34,7 @@ export function sandboxRoutes(app: App, plane: Plane): void {
       response: { 201: Sandbox },
     },
     handler: async (request, reply) =>
-      reply.code(201).send(await createSandbox(plane, request.caller!, request.body)),
+      reply.code(201).send(tell(await createSandbox(plane, request.caller!, request.body))),
   });
   app.get('/v1/sandboxes', {
     schema: {
@@ -98,7 +98,7 @@ export function sandboxRoutes(app: App, plane: Plane): void {
       body: NoBody,
       response: { 200: Sandbox },
     },
-    handler: (request) => pauseSandbox(plane, request.teamId, request.params.id),
+    handler: async (request) => tell(await pauseSandbox(plane, request.teamId, request.params.id)),
   });
   app.post('/v1/sandboxes/:id/fork', {
     schema: {
@@ -124,7 +124,9 @@ export function sandboxRoutes(app: App, plane: Plane): void {
       body: ResumeSandbox.nullish(),
       response: { 200: Sandbox },
     },
-    handler: (request) =>
-      resumeSandbox(plane, request.teamId, request.params.id, request.body ?? { memory: true }),
+    handler: async (request) =>
+      tell(await resumeSandbox(plane, request.teamId, request.params.id, request.body ?? { memory: true })),
   });
 }
+
+const tell = ({ row, timings }: Done): Sandbox => toSandbox(row, timings);

@@ -5,6 +5,7 @@ import { recordBuild } from '../build/record.ts';
 import { isTaken } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
 import { countTeams } from '../team/table.ts';
+import { verbKey } from './name.ts';
 import {
   listAllTemplates,
   listOwners,
@@ -40,7 +41,7 @@ export async function syncTemplates(plane: Plane): Promise<void> {
       continue;
     }
     const teamId = template.type === 'base' ? null : owner!;
-    if (plane.templateVerbs.has(`${teamId}/${template.name}`)) continue;
+    if (plane.templateVerbs.has(verbKey(teamId, template.name))) continue;
     if (row && isSame(row, template)) continue;
     try {
       await recordTemplate(plane, template, teamId, row?.build_id ?? null).catch((error) =>
@@ -52,7 +53,7 @@ export async function syncTemplates(plane: Plane): Promise<void> {
   }
   const present = new Set(listed.map((template) => template.id));
   for (const row of before) {
-    if (present.has(row.id) || plane.templateVerbs.has(`${row.team_id}/${row.name}`)) continue;
+    if (present.has(row.id) || plane.templateVerbs.has(verbKey(row.team_id, row.name))) continue;
     await removeTemplate(plane.db, row.id, row.build_id);
     plane.log.info({ template: row.id, name: row.name }, 'the host has this template no more');
   }
@@ -91,6 +92,7 @@ export async function recordTemplate(
   template: Template,
   teamId: string | null,
   parentBuildId: string | null,
+  more: { created_at?: Date; source_sandbox_id?: string | null } = {},
 ): Promise<void> {
   const buildId = await recordBuild(plane.db, template.build, parentBuildId);
   await upsertTemplate(plane.db, {
@@ -104,5 +106,6 @@ export async function recordTemplate(
     build_id: buildId,
     error_reason: null,
     created_at: new Date(Number(template.createdAtUnix) * 1000 || Date.now()),
+    ...more,
   });
 }

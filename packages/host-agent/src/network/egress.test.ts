@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { addressSpan } from '@thaw/api';
-import { checkedEgress, disjoint, isOpen } from './egress.ts';
+import { checkedEgress, disjoint, isOpen, OPEN_EGRESS } from './egress.ts';
 
 test('ranges become intervals that do not overlap', () => {
   const cases: [string[], string[]][] = [
@@ -38,13 +38,30 @@ test('what is no IPv4 range is refused', () => {
       { allowOut: [text], denyOut: [] },
       { allowOut: [], denyOut: [text] },
     ]) {
-      assert.throws(() => checkedEgress({ internet: true, ...lists }), { kind: 'invalid_request' });
+      assert.throws(() => checkedEgress({ ...OPEN_EGRESS, ...lists }), { kind: 'invalid_request' });
     }
   }
 });
 
 test('only what denies something is a limit', () => {
-  assert.ok(isOpen({ internet: true, allowOut: ['192.0.2.1'], denyOut: [] }));
-  assert.ok(!isOpen({ internet: false, allowOut: [], denyOut: [] }));
-  assert.ok(!isOpen({ internet: true, allowOut: [], denyOut: ['192.0.2.1'] }));
+  assert.ok(isOpen({ ...OPEN_EGRESS, internet: true, allowOut: ['192.0.2.1'], denyOut: [] }));
+  assert.ok(!isOpen({ ...OPEN_EGRESS, internet: false, allowOut: [], denyOut: [] }));
+  assert.ok(!isOpen({ ...OPEN_EGRESS, internet: true, allowOut: [], denyOut: ['192.0.2.1'] }));
+});
+
+test('a sandbox asks no server of a special range, and only domains are names', () => {
+  for (const wrong of [
+    { dnsServers: ['10.0.0.53'] },
+    { dnsServers: ['127.0.0.1'] },
+    { dnsServers: ['dns.example'] },
+    { dnsServers: Array<string>(11).fill('192.0.2.53') },
+    { allowDomains: ['192.0.2.1'] },
+    { allowDomains: ['*'] },
+    { allowDomains: ['Example.com'] },
+    { allowOut: ['example.com'] },
+    { denyOut: ['example.com'] },
+  ]) {
+    const egress = { ...OPEN_EGRESS, internet: false, ...wrong };
+    assert.throws(() => checkedEgress(egress), { kind: 'invalid_request' }, JSON.stringify(wrong));
+  }
 });

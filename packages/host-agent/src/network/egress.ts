@@ -1,9 +1,10 @@
 /** What one sandbox's guest may reach of the internet. */
-import { type AddressSpan, addressSpan, ThawError } from '@thaw/api';
+import { type AddressSpan, addressSpan, DNS_SERVERS_MAX, isDomain, isSpecial, ThawError } from '@thaw/api';
 import { z } from 'zod';
 import { formatAddress } from './addresses.ts';
 
 const Ranges = z.array(z.string().refine((text) => addressSpan(text) !== undefined, 'is no IPv4 range'));
+const DnsServer = z.ipv4().refine((text) => !isSpecial(text), 'lies in a special range');
 
 export const egressSchema = z.object({
   /** Whether what no list names is reachable. */
@@ -12,15 +13,25 @@ export const egressSchema = z.object({
   allowOut: Ranges,
   /** Not reachable, but for what `allowOut` names. */
   denyOut: Ranges,
+  /** Names, and `*.name` for all below one: what they resolve to is reachable for as long as the answer holds. */
+  allowDomains: z.array(z.string().refine(isDomain, 'is no domain')).default([]),
+  /** Who is asked for them; none: whom the host asks. */
+  dnsServers: z.array(DnsServer).max(DNS_SERVERS_MAX).default([]),
 });
 
 export type Egress = z.infer<typeof egressSchema>;
 
-export const OPEN_EGRESS: Egress = { internet: true, allowOut: [], denyOut: [] };
+export const OPEN_EGRESS: Egress = {
+  internet: true,
+  allowOut: [],
+  denyOut: [],
+  allowDomains: [],
+  dnsServers: [],
+};
 
 /** Checks what a caller sent. Throws `invalid_request`. */
-export function checkedEgress({ internet, allowOut, denyOut }: Egress): Egress {
-  const parsed = egressSchema.safeParse({ internet, allowOut, denyOut });
+export function checkedEgress(network: Egress): Egress {
+  const parsed = egressSchema.safeParse(network);
   if (parsed.success) return parsed.data;
   throw new ThawError('invalid_request', `network: ${parsed.error.issues[0]?.message}`);
 }

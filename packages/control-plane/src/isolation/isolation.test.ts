@@ -7,134 +7,14 @@ import { once } from 'node:events';
 import { after, before, describe, it } from 'node:test';
 import { newSandboxId, newTemplateId } from '@thaw/api';
 import { WebSocket } from 'ws';
-import { tablesInOrder } from './db/dump.ts';
-import { type Answer, TestPlane, until } from './testing.ts';
-
-/** Ids and names of one owner, or of nobody. */
-interface Things {
-  running: string;
-  paused: string;
-  template: string;
-  templateName: string;
-  key: string;
-  team: string;
-  teamName: string;
-}
-
-interface Attempt {
-  path: string;
-  body?: unknown;
-  /** Sent as it is, with its own content type. */
-  form?: FormData;
-}
-
-/** How a route is tried with somebody's things. */
-type Tries = (things: Things) => Attempt[];
-
-const at = (path: string, body?: unknown): Attempt => ({ path, body });
-const each = (things: Things, path: string, body?: unknown): Attempt[] =>
-  [things.running, things.paused].map((id) => at(path.replace(':id', id), body));
-const onSandbox =
-  (path: string, ...bodies: unknown[]): Tries =>
-  (things) =>
-    (bodies.length > 0 ? bodies : [undefined]).flatMap((body) => each(things, path, body));
-const form = (path: string): Tries => {
-  return ({ running, paused }) =>
-    [running, paused].map((id) => {
-      const fields = new FormData();
-      fields.set('path', '/root/x');
-      fields.set('file', new Blob(['text']), 'x');
-      return { path: path.replace(':id', id), form: fields };
-    });
-};
-const onTeam =
-  (path: string, body?: unknown): Tries =>
-  ({ team, teamName, key }) =>
-    [team, teamName].map((name) => at(path.replace(':team', name).replace(':id', key), body));
-const onPath = { path: '/root/x' };
-
-/** What has no id in it, and must tell of nothing that is another team's. */
-const lists =
-  (path: string, ...queries: string[]): Tries =>
-  () =>
-    ['', ...queries].map((query) => at(path + query));
-
-const V1 = '/v1/sandboxes/:id';
-
-/** A route that is not here fails the test: whoever adds one says how it can be tried with another team's things. */
-const ROUTES: Record<string, Tries> = {
-  // First: later it tells of what the test itself has asked for.
-  'GET /v1/audit': ({ running, key, teamName }) =>
-    ['', '?limit=1000', `?target=${running}`, `?key=${key}`, `?team=${teamName}`].map((query) =>
-      at(`/v1/audit${query}`),
-    ),
-
-  'GET /healthz': lists('/healthz'),
-  'GET /health': lists('/health'),
-  'GET /readyz': lists('/readyz'),
-  'GET /openapi.yaml': lists('/openapi.yaml'),
-  'GET /docs': lists('/docs'),
-  'GET /metrics': lists('/metrics'),
-
-  'POST /v1/sandboxes': ({ template, templateName }) =>
-    [template, templateName].map((name) => at('/v1/sandboxes', { template: name })),
-  'GET /v1/sandboxes': ({ templateName }) => [
-    ...lists('/v1/sandboxes', '?status=running,paused,stopped,error', '?limit=1000')(undefined as never),
-    at(`/v1/sandboxes?template=${templateName}`),
-    at('/v1/sandboxes?metadata=of%3Da'),
-  ],
-  [`GET ${V1}`]: onSandbox(V1),
-  [`GET ${V1}/stats`]: onSandbox(`${V1}/stats`),
-  [`PATCH ${V1}`]: onSandbox(V1, { timeout_sec: 1 }, { network: { internet: false } }),
-  [`DELETE ${V1}`]: onSandbox(V1),
-  [`POST ${V1}/pause`]: onSandbox(`${V1}/pause`),
-  [`POST ${V1}/resume`]: onSandbox(`${V1}/resume`, undefined, { memory: false }),
-  [`POST ${V1}/fork`]: onSandbox(`${V1}/fork`, undefined, { count: 2 }),
-  [`POST ${V1}/exec`]: onSandbox(`${V1}/exec`, { cmd: 'true' }),
-  [`GET ${V1}/exec/stream`]: onSandbox(`${V1}/exec/stream`),
-  [`GET ${V1}/events`]: onSandbox(`${V1}/events`),
-  [`GET ${V1}/logs`]: onSandbox(`${V1}/logs`),
-  [`POST ${V1}/files/read`]: onSandbox(`${V1}/files/read`, onPath),
-  [`POST ${V1}/files/stream/read`]: onSandbox(`${V1}/files/stream/read`, onPath),
-  [`POST ${V1}/files/write`]: form(`${V1}/files/write`),
-  [`POST ${V1}/files/stream/write`]: form(`${V1}/files/stream/write`),
-  [`POST ${V1}/files/stat`]: onSandbox(`${V1}/files/stat`, onPath),
-  [`POST ${V1}/files/list`]: onSandbox(`${V1}/files/list`, onPath),
-  [`POST ${V1}/files/mkdir`]: onSandbox(`${V1}/files/mkdir`, onPath),
-  [`POST ${V1}/files/move`]: onSandbox(`${V1}/files/move`, { source: '/root/x', destination: '/root/y' }),
-  [`POST ${V1}/files/remove`]: onSandbox(`${V1}/files/remove`, onPath),
-  [`POST ${V1}/files/watch`]: onSandbox(`${V1}/files/watch`, onPath),
-
-  'POST /v1/snapshots': ({ running, paused }) =>
-    [running, paused].flatMap((sandbox_id) => [
-      at('/v1/snapshots', { sandbox_id }),
-      at('/v1/snapshots', { sandbox_id, name: 'taken' }),
-      at('/v1/snapshots?overwrite=true', { sandbox_id, name: 'taken', warm_up: { run: ['true'] } }),
-    ]),
-  'GET /v1/snapshots': lists('/v1/snapshots', '?type=snapshot', '?limit=1000'),
-  'DELETE /v1/snapshots/:name': ({ template, templateName }) =>
-    [template, templateName].map((name) => at(`/v1/snapshots/${name}`)),
-
-  'POST /v1/keys': lists('/v1/keys'),
-  'GET /v1/keys': lists('/v1/keys'),
-  'PATCH /v1/keys/:id': ({ key }) => [at(`/v1/keys/${key}`, { name: 'mine', quota: { sandboxes: 0 } })],
-  'DELETE /v1/keys/:id': ({ key }) => [at(`/v1/keys/${key}`)],
-  'GET /v1/team': lists('/v1/team'),
-  'PATCH /v1/team': () => [at('/v1/team', { quota: {} })],
-  'POST /v1/teams': ({ teamName }) => [at('/v1/teams', { name: teamName })],
-  'GET /v1/teams': lists('/v1/teams'),
-  'GET /v1/teams/:team': onTeam('/v1/teams/:team'),
-  'PATCH /v1/teams/:team': onTeam('/v1/teams/:team', { granted: { sandboxes: 0 }, name: 'mine' }),
-  'DELETE /v1/teams/:team': ({ team, teamName }) =>
-    [team, teamName].flatMap((name) => [at(`/v1/teams/${name}`), at(`/v1/teams/${name}?force=true`)]),
-  'POST /v1/teams/:team/keys': onTeam('/v1/teams/:team/keys', { name: 'mine' }),
-  'GET /v1/teams/:team/keys': onTeam('/v1/teams/:team/keys'),
-  'PATCH /v1/teams/:team/keys/:id': onTeam('/v1/teams/:team/keys/:id', { name: 'mine' }),
-  'DELETE /v1/teams/:team/keys/:id': onTeam('/v1/teams/:team/keys/:id'),
-};
+import { tablesInOrder } from '../db/dump.ts';
+import { type Answer, TestPlane, until } from '../testing.ts';
+import { type Attempt, ROUTES, type Things, UNSUPPORTED } from './routes.ts';
 
 /** What hosts may be asked for: nothing of it is of one sandbox. */
 const LOOKS = ['listTemplates', 'getHost', 'getMetrics'];
+/** Of what is another's, and of what Thaw does not do for anybody. */
+const REFUSALS = [403, 404, 501];
 
 /** Tables whose rows a request that finds nothing may add to. */
 const LOGS = ['audit'];
@@ -182,6 +62,8 @@ describe('another team', () => {
     const template = (await make('POST', '/v1/snapshots', { sandbox_id: running, name: templateName })).id;
     await make('POST', '/v1/snapshots', { sandbox_id: running, name: 'same-name' });
     await make('POST', `/v1/sandboxes/${paused}/pause`);
+    const tags = { target: templateName, tags: ['v1'] };
+    await make('POST', '/templates/tags', tags);
     const second = (await make('POST', '/v1/keys', { name: `second-of-${name}` })).id;
     return [key, { running, paused, template, templateName, key: second, team: team.id, teamName: name }];
   }
@@ -250,8 +132,9 @@ describe('another team', () => {
         [],
         name,
       );
-      const inPath = Object.values(ofA).some((value) => one.path.split(/[/?]/).includes(value));
-      if (inPath) assert.ok([403, 404].includes(answer.status), `${name}: ${answer.status}`);
+      const named = one.path.split('?')[0] + JSON.stringify(one.body ?? '');
+      if (Object.values(ofA).some((value) => named.includes(value)))
+        assert.ok(REFUSALS.includes(answer.status), `${name}: ${answer.status}`);
       const [sent, told] = [one.path + JSON.stringify(one.body ?? ''), JSON.stringify(answer.body)];
       for (const value of Object.values(ofA))
         assert.ok(
@@ -290,7 +173,8 @@ describe('another team', () => {
       if (method !== 'GET' || !url.includes(':id') || url.includes('stream')) continue;
       if (url.includes(':team')) continue;
       const [first] = tries(ofB);
-      assert.equal((await attempt(method, first!)).status, 200, route);
+      const { status } = await attempt(method, first!);
+      assert.ok(status === 200 || UNSUPPORTED.includes(route), `${route}: ${status}`);
     }
   });
 
@@ -405,7 +289,7 @@ describe('another team', () => {
     const before = await activeAt();
     await new Promise((resolve) => setTimeout(resolve, 20));
     await as(keyB, 'POST', `/v1/sandboxes/${ofA.running}/exec`, { cmd: 'true' });
-    await as(keyB, 'POST', `/v1/sandboxes/${ofA.running}/files/stat`, onPath);
+    await as(keyB, 'POST', `/v1/sandboxes/${ofA.running}/files/stat`, { path: '/root/x' });
     assert.ok(!test.running.plane.activity.has(ofA.running));
     assert.equal(await activeAt(), before);
   });
