@@ -11,6 +11,7 @@
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { App } from '../http/app.ts';
 import type { Plane } from '../plane.ts';
+import { forkRoutes } from './sandbox/fork.ts';
 import { logsRoutes } from './sandbox/logs.ts';
 import { metricsRoutes } from './sandbox/metrics.ts';
 import { sandboxRoutes } from './sandbox/routes.ts';
@@ -28,6 +29,7 @@ export function e2bRoutes(app: App, plane: Plane): void {
       route.schema = { ...route.schema, hide: true };
     });
     sandboxRoutes(scope, plane);
+    forkRoutes(scope, plane);
     metricsRoutes(scope, plane);
     logsRoutes(scope, plane);
     networkRoutes(scope, plane);

@@ -171,7 +171,7 @@ describe('sandboxes of the E2B API', () => {
     assert.deepEqual(
       { ...test.agent.lastCreate?.network, $typeName: undefined },
       {
-        ...{ $typeName: undefined, internet: false },
+        ...{ $typeName: undefined, internet: false, allowDomains: [], dnsServers: [] },
         allowOut: ['203.0.113.7', '198.51.100.0/24'],
         denyOut: ['0.0.0.0/0'],
         ...{ allowDomains: ['*.example.com'], dnsServers: ['203.0.113.53'] },
