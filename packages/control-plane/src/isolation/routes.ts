@@ -171,6 +171,7 @@ export const ROUTES: Record<string, Tries> = {
     at(`/sandboxes/metrics?sandbox_ids=${running}`),
     at(`/sandboxes/metrics?sandbox_ids=${running},${paused}`),
   ],
+  [`POST ${E2B}/fork`]: onSandbox(`${E2B}/fork`, undefined, { count: 2, timeout: 60 }),
   [`POST ${E2B}/snapshots`]: onSandbox(`${E2B}/snapshots`, undefined, { name: 'taken' }),
   'GET /snapshots': ({ running, template, templateName }) =>
     ['', `?sandboxID=${running}`, `?name=${template}`, `?name=${templateName}`].map((query) =>
