@@ -67,7 +67,10 @@ describe('two teams', () => {
       for (const key of [blue, thaw.key]) {
         const { code, stdout, stderr } = await cli(args, key);
         assert.equal(stdout, '', args.join(' '));
-        assert.ok(code !== 0 && /does not exist|not found/.test(stderr), `${args.join(' ')}: ${code} ${stderr}`);
+        assert.ok(
+          code !== 0 && /does not exist|not found/.test(stderr),
+          `${args.join(' ')}: ${code} ${stderr}`,
+        );
       }
     }
     const of = (key: string) => new Thaw({ url: thaw.url, key });
