@@ -56,8 +56,6 @@ export async function startHost({ guestDir, openSlots, ...offer }: Offer): Promi
   await cgroups.sweep(new Set(running.map(({ record }) => vmOf(record))));
   undo.use(spares);
   spares.refill();
-  undo.use(sampler);
-  sampler.begin();
   const close = undo.move();
   return { host, [Symbol.asyncDispose]: () => close.disposeAsync() };
 }

@@ -42,6 +42,7 @@ export class Sampler implements AsyncDisposable {
     this.#pace = { ...PACE, ...pace };
   }
 
+  /** Nothing is asked before. */
   begin(): void {
     this.#timer ??= setInterval(() => this.#look(), this.#pace.lookEveryMs);
   }

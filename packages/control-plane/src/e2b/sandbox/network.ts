@@ -1,17 +1,24 @@
 /** What a sandbox may reach, as clients of the E2B API say it, and the policy that it is. */
-import { addressSpan, domainsHold, isDomain, isSpecial, type NetworkPolicy, ThawError } from '@thaw/api';
+import {
+  addressSpan,
+  DNS_SERVERS_MAX,
+  domainsHold,
+  isDomain,
+  isSpecial,
+  NETWORK_LIST_MAX,
+  type NetworkPolicy,
+  ThawError,
+} from '@thaw/api';
 import { z } from 'zod';
 
-const LIST_MAX = 256;
-const SERVERS_MAX = 10;
-
-const List = z.array(z.string().max(255)).max(LIST_MAX).nullish();
+const EVERYTHING = '0.0.0.0/0';
+const List = z.array(z.string().max(255)).max(NETWORK_LIST_MAX).nullish();
 
 /** The part of a network configuration that is about what the sandbox may reach; fields may be null or left out. */
 export const EgressWish = z.object({
   allowOut: List,
   denyOut: List,
-  dnsServers: z.array(z.ipv4()).max(SERVERS_MAX).nullish(),
+  dnsServers: z.array(z.ipv4()).max(DNS_SERVERS_MAX).nullish(),
   egressProxy: z.unknown().optional(),
   rules: z.record(z.string(), z.unknown()).nullish(),
 });
@@ -34,7 +41,13 @@ export function toPolicy(wish: EgressWish, allowInternet: boolean | null | undef
     ...(dnsServers && dnsServers.length > 0 && { dns_servers: dnsServers.map(server) }),
   };
   if (!domainsHold(policy))
-    throw refused('allowOut', 'domains have a meaning only with 0.0.0.0/0 (all traffic) in denyOut');
+    throw refused('allowOut', `domains have a meaning only with ${EVERYTHING} (all traffic) in denyOut`);
+  const isClosed = !policy.internet || policy.deny_out.includes(EVERYTHING);
+  if (policy.dns_servers && isClosed && !policy.allow_out.some(isDomain))
+    throw refused(
+      'dnsServers',
+      'without domains in allowOut they cannot be reached, unless allowOut names them',
+    );
   return policy;
 }
 

@@ -66,6 +66,8 @@ describe('the network of the E2B API', () => {
       { allowOut: ['203.0.113.0/33'] },
       { allowOut: 'all' },
       { dnsServers: ['::1'] },
+      { dnsServers: ['10.0.0.1'] },
+      { dnsServers: ['9.9.9.9'], denyOut: ['0.0.0.0/0'] },
       { dnsServers: ['dns.example'] },
       { dnsServers: Array(11).fill('9.9.9.9') },
       { egressProxy: { address: '203.0.113.1:1080' } },
