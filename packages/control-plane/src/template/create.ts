@@ -1,11 +1,12 @@
 import { type CreateSnapshot, newTemplateId, type TemplateInfo, ThawError } from '@thaw/api';
 import { isTaken, throughOutage } from '../db/connect.ts';
+import { noteTarget } from '../http/request.ts';
 import type { Plane } from '../plane.ts';
 import { requireSandbox, wrongState } from '../sandbox/sandbox.ts';
 import { transition } from '../sandbox/transition.ts';
 import { baseOf, tagged, tagOf, verbKey } from './name.ts';
 import { recordTemplate } from './sync.ts';
-import { findTags, findTemplate, type TemplateRow } from './table.ts';
+import { findTags, findTemplate, insertOwner, type TemplateRow } from './table.ts';
 import { toTemplate } from './template.ts';
 import { warmUp } from './warm-up.ts';
 
@@ -32,8 +33,10 @@ export async function freeze(
   overwrite: boolean,
   order: 'run' | 'after' = 'run',
 ): Promise<{ row: TemplateRow; timings: Record<string, number> }> {
+  noteTarget(wish.sandbox_id);
   const freshId = newTemplateId();
   const name = wish.name === undefined ? freshId : tagged(baseOf(wish.name), tagOf(wish.name));
+  if (wish.name !== undefined) noteTarget(name);
   const key = `snapshot ${name} ${wish.sandbox_id} ${overwrite} ${JSON.stringify(wish.warm_up)}`;
   const busy = `template ${name} is being written`;
   return plane.templateVerbs[order](verbKey(teamId, name), key, busy, async () => {
@@ -42,6 +45,8 @@ export async function freeze(
     const sandbox = await requireSandbox(plane, teamId, wish.sandbox_id);
     if (sandbox.status !== 'running' && sandbox.status !== 'paused') throw wrongState(sandbox);
     const templateId = taken?.id ?? (await newTagId(plane, teamId, name, freshId));
+    if (!taken) await insertOwner(plane.db, templateId, teamId);
+    noteTarget(templateId);
     const done = await plane.verbs.run(
       sandbox.id,
       `snapshot ${name}`,
