@@ -262,7 +262,7 @@ test('uses the database that DATABASE_URL names, alone, and starts none', async 
 test('makes a new key where the kept one was revoked', async () => {
   const child = launch('revoked');
   const thaw = await ready(child);
-  const made = await (await ask(thaw, 'POST', '/v1/keys', { name: 'other', admin: true })).json();
+  const made = await (await ask(thaw, 'POST', '/v1/keys', { name: 'other', operator: true })).json();
   const { key } = made as { key: string };
   const keys = (await (await ask(thaw, 'GET', '/v1/keys')).json()) as { id: string; name: string }[];
   const own = keys.find(({ name }) => name === 'operator')!;
