@@ -103,14 +103,6 @@ function tlsFiles(settings: Settings, prefix: 'THAW' | 'THAW_PROXY'): TlsFiles |
   return { cert, key };
 }
 
-/** Of a comma-separated list. */
-function words(list: string): string[] {
-  return list
-    .split(',')
-    .map((word) => word.trim())
-    .filter((word) => word !== '');
-}
-
 function proxyConfig(settings: Settings): ProxyConfig {
   const { THAW_LISTEN: api, THAW_PROXY_LISTEN: wish, THAW_PROXY_TLS_LISTEN: tlsListen } = settings;
   const tls = tlsFiles(settings, 'THAW_PROXY');
@@ -119,6 +111,14 @@ function proxyConfig(settings: Settings): ProxyConfig {
   // Who lets the system choose the API's port does not want this one to be taken either.
   const unsaid = { host: '127.0.0.1', port: api.port === 0 ? 0 : PROXY_PORT };
   return { listen: wish === 'off' ? undefined : (wish ?? unsaid), tlsListen, tls };
+}
+
+/** Of a comma-separated list. */
+function words(list: string): string[] {
+  return list
+    .split(',')
+    .map((word) => word.trim())
+    .filter((word) => word !== '');
 }
 
 export function readConfig(env: NodeJS.ProcessEnv): Config {
