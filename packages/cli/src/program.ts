@@ -49,6 +49,15 @@ Environment:
 
 Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted; exec and shell have the command's own.`;
 
+const UP_ENVIRONMENT = `
+Environment:
+  THAW_LISTEN            where the API listens (127.0.0.1:8080)
+  THAW_PROXY_LISTEN      where ports of sandboxes are reached in clear text (127.0.0.1:8081), or off
+  THAW_PROXY_TLS_LISTEN  and by HTTPS, with THAW_PROXY_TLS_CERT and THAW_PROXY_TLS_KEY: a certificate for *.DOMAIN
+  THAW_DOMAIN            the domain of their names, PORT-SANDBOX.DOMAIN, with its port if that is not 443
+  THAW_DATA, THAW_RUN    the data folder (/var/lib/thaw), and that of sockets (/run/thaw)
+  DATABASE_URL           a PostgreSQL of your own`;
+
 export function buildProgram(commands: Commands): Command {
   const program = new Command('thaw')
     .description('Sandboxes that pause, resume and fork: microVMs on a machine of your own')
@@ -63,6 +72,7 @@ export function buildProgram(commands: Commands): Command {
     .option('--tls-key <file>', 'and its key (THAW_TLS_KEY)')
     .option('--insecure', 'serve clear text also off loopback (THAW_INSECURE=1)')
     .option('--drain', 'pause every sandbox when it stops, instead of leaving them running')
+    .addHelpText('after', UP_ENVIRONMENT)
     .action((options) => commands.up(options));
   addSandbox(program.command('sandbox').description('virtual machines').enablePositionalOptions(), commands);
   addSnapshot(program.command('snapshot').description('templates made of sandboxes'), commands);
@@ -144,7 +154,8 @@ function addSandbox(sandbox: Command, { context, exit }: Commands): void {
     );
   json(sandbox.command('pause').description('freeze sandboxes to disk and free their memory'))
     .argument('<id...>')
-    .action((ids, options) => pause(context(options), ids));
+    .option('--no-memory', 'keep the disk alone')
+    .action((ids, { memory, ...options }) => pause(context(options), ids, memory));
   json(sandbox.command('resume').description('let paused sandboxes go on'))
     .argument('<id...>')
     .option('--no-memory', 'boot from the disk alone')

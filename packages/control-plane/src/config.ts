@@ -1,6 +1,7 @@
 /** The control plane's settings, read once from the environment. */
 import { z } from 'zod';
 import type { TlsFiles } from './http/tls.ts';
+import type { ProxyConfig } from './proxy/proxy.ts';
 
 const Listen = z
   .string()
@@ -10,6 +11,8 @@ const Listen = z
     return { host: value.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(value.slice(colon + 1)) };
   });
 
+const PROXY_PORT = 8081;
+
 const Environment = z.object({
   DATABASE_URL: z.string().min(1).optional(),
   /** The embedded cluster's, set by `thaw up`. */
@@ -18,6 +21,12 @@ const Environment = z.object({
   /** Both or none: then the API is served by HTTPS. */
   THAW_TLS_CERT: z.string().min(1).optional(),
   THAW_TLS_KEY: z.string().min(1).optional(),
+  /** Where guests' ports are reached in clear text; `off`: nowhere. */
+  THAW_PROXY_LISTEN: z.union([z.literal('off'), Listen]).optional(),
+  /** And by HTTPS, with a certificate for `*.{THAW_DOMAIN}`: all three or none. */
+  THAW_PROXY_TLS_LISTEN: Listen.optional(),
+  THAW_PROXY_TLS_CERT: z.string().min(1).optional(),
+  THAW_PROXY_TLS_KEY: z.string().min(1).optional(),
   THAW_RUN: z.string().default('/run/thaw'),
   THAW_AGENT_SOCKET: z.string().optional(),
   /** Under which clients reach guests' ports: `{port}-{sandbox}.{domain}`. */
@@ -54,6 +63,7 @@ export interface Config {
   databaseUrl: string;
   listen: { host: string; port: number };
   tls?: TlsFiles | undefined;
+  proxy: ProxyConfig;
   agentSocket: string;
   domain: string | undefined;
   allowedOrigins: string[];
@@ -66,10 +76,24 @@ export interface Config {
   logLevel: string;
 }
 
-function tlsFiles(cert: string | undefined, key: string | undefined): TlsFiles | undefined {
+type Settings = z.infer<typeof Environment>;
+
+function tlsFiles(settings: Settings, prefix: 'THAW' | 'THAW_PROXY'): TlsFiles | undefined {
+  const { [`${prefix}_TLS_CERT` as const]: cert, [`${prefix}_TLS_KEY` as const]: key } = settings;
   if (cert === undefined && key === undefined) return undefined;
-  if (cert === undefined || key === undefined) throw new Error('THAW_TLS_CERT and THAW_TLS_KEY go together');
+  if (cert === undefined || key === undefined)
+    throw new Error(`${prefix}_TLS_CERT and ${prefix}_TLS_KEY go together`);
   return { cert, key };
+}
+
+function proxyConfig(settings: Settings): ProxyConfig {
+  const { THAW_LISTEN: api, THAW_PROXY_LISTEN: wish, THAW_PROXY_TLS_LISTEN: tlsListen } = settings;
+  const tls = tlsFiles(settings, 'THAW_PROXY');
+  if ((tls === undefined) !== (tlsListen === undefined))
+    throw new Error('THAW_PROXY_TLS_LISTEN, THAW_PROXY_TLS_CERT and THAW_PROXY_TLS_KEY go together');
+  // Who lets the system choose the API's port does not want this one to be taken either.
+  const unsaid = { host: '127.0.0.1', port: api.port === 0 ? 0 : PROXY_PORT };
+  return { listen: wish === 'off' ? undefined : (wish ?? unsaid), tlsListen, tls };
 }
 
 export function readConfig(env: NodeJS.ProcessEnv): Config {
@@ -81,7 +105,8 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
   return {
     databaseUrl,
     listen: settings.THAW_LISTEN,
-    tls: tlsFiles(settings.THAW_TLS_CERT, settings.THAW_TLS_KEY),
+    tls: tlsFiles(settings, 'THAW'),
+    proxy: proxyConfig(settings),
     agentSocket: settings.THAW_AGENT_SOCKET ?? `${settings.THAW_RUN}/agent.sock`,
     domain: settings.THAW_DOMAIN,
     allowedOrigins: settings.THAW_ALLOWED_ORIGINS.split(',').filter((origin) => origin !== ''),

@@ -188,6 +188,25 @@ const snapshots: Migration = {
   },
 };
 
+/** What another control plane, or anybody else, does to a sandbox is told on the channel `thaw_sandboxes`, as `ID:REVISION`. */
+const sandboxChanges: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`
+      create or replace function tell_sandbox() returns trigger language plpgsql as $$
+      begin
+        if tg_op = 'DELETE' then
+          perform pg_notify('thaw_sandboxes', old.id || ':');
+        else
+          perform pg_notify('thaw_sandboxes', new.id || ':' || new.revision);
+        end if;
+        return null;
+      end $$`.execute(db);
+    await sql`
+      create trigger sandboxes_told after insert or delete or update of revision on sandboxes
+        for each row execute function tell_sandbox()`.execute(db);
+  },
+};
+
 const MIGRATIONS: Record<string, Migration> = {
   '0001_first': first,
   '0002_lifecycle': lifecycle,
@@ -196,6 +215,7 @@ const MIGRATIONS: Record<string, Migration> = {
   '0005_template_errors': templateErrors,
   '0006_e2b': e2b,
   '0008_snapshots': snapshots,
+  '0010_sandbox_changes': sandboxChanges,
 };
 
 const provider: MigrationProvider = { getMigrations: async () => MIGRATIONS };

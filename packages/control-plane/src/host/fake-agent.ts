@@ -42,6 +42,8 @@ export class FakeAgent implements AsyncDisposable {
   readonly processes = new Map<number, ChildProcess>();
   /** What the last create was asked for. */
   lastCreate: Parameters<ServiceImpl<typeof HostAgentService>['createSandbox']>[0] | undefined;
+  /** Where its sandboxes are: those that were made, and those that were resumed. */
+  hostIps: [string, string] = ['10.11.0.1', '10.11.0.2'];
   lastPause: Parameters<ServiceImpl<typeof HostAgentService>['pauseSandbox']>[0] | undefined;
   lastResume: Parameters<ServiceImpl<typeof HostAgentService>['resumeSandbox']>[0] | undefined;
   readonly #faults = new Map<Rpc, Error[]>();
@@ -199,7 +201,7 @@ export class FakeAgent implements AsyncDisposable {
           vcpus: request.vcpus,
           memoryMb: request.memoryMb,
           diskMb: request.diskMb,
-          hostIp: '10.11.0.1',
+          hostIp: this.hostIps[0],
           isolation: 'emulated',
           vmm: 'qemu',
           backend: 'uffd',
@@ -232,8 +234,8 @@ export class FakeAgent implements AsyncDisposable {
         await this.#enter('resumeSandbox');
         const sandbox = this.#require(request.sandboxId, 'paused', 'error');
         sandbox.status = 'running';
+        sandbox.hostIp = this.hostIps[1];
         sandbox.diskOnly = false;
-        sandbox.hostIp = '10.11.0.2';
         if (request.network !== undefined) sandbox.network = request.network;
         this.lastResume = request;
         return { sandbox, buildId: sandbox.build?.id ?? 'base' };

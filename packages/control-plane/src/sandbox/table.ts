@@ -9,6 +9,7 @@ import {
 } from 'kysely';
 import type { Database } from '../db/connect.ts';
 import type { SandboxTable, Schema } from '../db/schema.ts';
+import { watchersOf } from './moved.ts';
 
 export type SandboxRow = Selectable<SandboxTable> & {
   build_generation: number | null;
@@ -142,14 +143,14 @@ export function notBefore(date: Date): RawBuilder<Date> {
  * One guarded transition: it happens only from one of the statuses `from` (and, with `revision`, only if nothing
  * else happened since). Undefined if the guard did not hold.
  */
-export function moveSandbox(
+export async function moveSandbox(
   db: Database,
   id: string,
   from: readonly SandboxStatus[],
   patch: SandboxPatch,
   revision?: number,
 ): Promise<SandboxRow | undefined> {
-  return db
+  const moved = await db
     .with('moved', (cte) => {
       const update = cte
         .updateTable('sandboxes')
@@ -169,14 +170,17 @@ export function moveSandbox(
     .selectAll('moved')
     .select(buildColumns)
     .executeTakeFirst();
+  if (moved !== undefined) for (const watcher of watchersOf(db)) watcher.moved(moved);
+  return moved;
 }
 
 export async function removeSandbox(db: Database, id: string, from: readonly SandboxStatus[]): Promise<void> {
-  await db
+  const { numDeletedRows } = await db
     .deleteFrom('sandboxes')
     .where('id', '=', id)
     .where('status', 'in', [...from])
-    .execute();
+    .executeTakeFirst();
+  if (numDeletedRows > 0n) for (const watcher of watchersOf(db)) watcher.removed(id);
 }
 
 /** Every row of a host that is not stopped. */

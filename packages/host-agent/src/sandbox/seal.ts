@@ -1,8 +1,9 @@
 /**
  * Freezes a running VM into a build: memory, disk and device state of one instant.
  *
- *   prepare ─► flush ─► stop ─► device state ‖ dirty memory ‖ disk rotation ─► (go on) ─► headers, checksums, fsync
- *                        └────────────── frozen ──────────────┘                       ─► rename ─► head: sealed
+ *   pre-dump ─► prepare ─► flush ─► stop ─► device state ‖ dirty memory ‖ disk rotation ─► (go on)
+ *                                    └────────────── frozen ──────────────┘
+ *   ─► headers, checksums, fsync ─► rename ─► head: sealed
  *
  * A step that fails before the head is renamed leaves the VM running as before, and what it had dumped is part of
  * the next seal.
@@ -60,7 +61,10 @@ export async function seal(
   const owner = head?.owner ?? ({ kind: 'sandbox', id: record.id } as const);
   let build: Build | undefined;
   try {
-    if (!diskOnly) await steps.run(`${verb}:record-workset`, () => recordWorkset(machine, open));
+    if (!diskOnly) {
+      await steps.run(`${verb}:record-workset`, () => recordWorkset(machine, open));
+      await steps.run(`${verb}:pre-dump`, () => machine.vm.memory.preDump(open.files.memfile));
+    }
     const responsive = await steps.run(`${verb}:prepare`, () =>
       host.guests.prepare(machine.slot.hostAddress, diskOnly ? SYNC_TIMEOUT_MS : PREPARE_TIMEOUT_MS),
     );
