@@ -18,16 +18,12 @@ export class Line {
   readonly onceAgent = new GuestAgent(this.#gone.signal, false);
   readonly #cuts = new Set<() => void>();
 
-  get open(): number {
-    return this.#cuts.size;
-  }
-
   get isGone(): boolean {
     return this.#gone.signal.aborted;
   }
 
   get isUnused(): boolean {
-    return this.open === 0 && Object.keys(this.agent.freeSockets).length === 0;
+    return this.#cuts.size === 0 && Object.keys(this.agent.freeSockets).length === 0;
   }
 
   /** `cut` is called once if the sandbox leaves before what this answers is disposed of. */
@@ -55,10 +51,6 @@ export class Lines implements Disposable {
 
   constructor(limits: LineLimits) {
     this.#limits = limits;
-  }
-
-  get open(): number {
-    return this.#open;
   }
 
   of(id: string): Line {
