@@ -96,7 +96,7 @@ async function awaken(gate: Gate, route: Route, to: Address, asked: Asked): Prom
   if (rest === 'gone') throw refuse.notFound(route.id);
   if (rest === 'moving') throw refuse.moving(route.id);
   requireTrafficToken(route, to, asked);
-  requireWakeToken(route, to, asked);
+  if (!isWelcome(route, to, asked)) throw refuse.wake(route.id);
   // Nothing there is for clients, so nothing is started for it.
   if (to.port === CONTROL_PORT) throw refuse.notFound(route.id);
   try {
@@ -123,16 +123,12 @@ function requireTrafficToken(route: Route, { port }: Address, { headers }: Asked
     throw refuse.traffic(route.id);
 }
 
-/** The agent would refuse who has no token: nobody wakes a sandbox only to be refused. */
-function requireWakeToken(route: Route, { port }: Address, asked: Asked): void {
-  const { accessToken } = route;
-  if (port !== AGENT_PORT || accessToken === null) return;
+/** The agent would refuse who has no token: nobody wakes a sandbox only to be refused, nor keeps it from being idle. */
+export function isWelcome({ accessToken }: Route, { port }: Address, asked: Asked): boolean {
+  if (port !== AGENT_PORT || accessToken === null) return true;
   const given = asked.headers['x-access-token'];
-  const allowed =
-    given !== undefined
-      ? isSameToken(given, accessToken)
-      : isSignedNow(signedOf(asked.method, asked.target), accessToken);
-  if (!allowed) throw refuse.wake(route.id);
+  if (given !== undefined) return isSameToken(given, accessToken);
+  return isSignedNow(signedOf(asked.method, asked.target), accessToken);
 }
 
 function isSignedNow(signed: Signed | undefined, token: string): boolean {

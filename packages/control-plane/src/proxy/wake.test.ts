@@ -129,6 +129,23 @@ describe('traffic to a paused sandbox', () => {
     assert.equal((await to(id, 49_983, '/health', { 'X-Access-Token': token })).status, 200);
   });
 
+  it('is use of a sandbox, unless it gets nothing of it', async () => {
+    const id = await make();
+    const token = await tokenOf(id);
+    const { activity } = plane.running.plane;
+    await activity.flush();
+    await to(id, 1);
+    await to(id, 49_982);
+    await to(id, 49_983);
+    await to(id, 49_983, '/health', { 'X-Access-Token': 'wrong' });
+    assert.equal(activity.has(id), false);
+    await to(id, 49_983, '/health', { 'X-Access-Token': token });
+    assert.equal(activity.has(id), true);
+    await activity.flush();
+    await to(id);
+    assert.equal(activity.has(id), true);
+  });
+
   it('asks for the traffic token where traffic is not public', async () => {
     const ingress = JSON.stringify({ allow_public_traffic: false });
     const id = await make({ ingress, traffic_token: 'ticket' });
