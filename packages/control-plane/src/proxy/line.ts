@@ -1,4 +1,5 @@
 /** What goes to each sandbox now: bounded, and cut when the sandbox is gone. */
+import { setMaxListeners } from 'node:events';
 import { GuestAgent } from './guest.ts';
 
 /** Requests and tunnels that one sandbox, and all together, may have open. */
@@ -17,6 +18,11 @@ export class Line {
   /** A new connection for each request: what must not be sent twice can't meet one that its service is closing. */
   readonly onceAgent = new GuestAgent(this.#gone.signal, false);
   readonly #cuts = new Set<() => void>();
+
+  constructor() {
+    // Everything that is being connected listens to it.
+    setMaxListeners(0, this.#gone.signal);
+  }
 
   get isGone(): boolean {
     return this.#gone.signal.aborted;
