@@ -11,7 +11,15 @@
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { App } from '../http/app.ts';
 import type { Plane } from '../plane.ts';
+import { forkRoutes } from './sandbox/fork.ts';
+import { logsRoutes } from './sandbox/logs.ts';
+import { metricsRoutes } from './sandbox/metrics.ts';
 import { sandboxRoutes } from './sandbox/routes.ts';
+import { networkRoutes } from './sandbox/update-network.ts';
+import { snapshotRoutes } from './snapshot/routes.ts';
+import { teamRoutes } from './team/routes.ts';
+import { templateRoutes } from './template/routes.ts';
+import { unsupportedRoutes } from './unsupported.ts';
 
 export function e2bRoutes(app: App, plane: Plane): void {
   app.register(async (plain) => {
@@ -21,5 +29,13 @@ export function e2bRoutes(app: App, plane: Plane): void {
       route.schema = { ...route.schema, hide: true };
     });
     sandboxRoutes(scope, plane);
+    forkRoutes(scope, plane);
+    metricsRoutes(scope, plane);
+    logsRoutes(scope, plane);
+    networkRoutes(scope, plane);
+    snapshotRoutes(scope, plane);
+    templateRoutes(scope, plane);
+    teamRoutes(scope, plane);
+    unsupportedRoutes(scope);
   });
 }

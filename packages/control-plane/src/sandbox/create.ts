@@ -10,6 +10,7 @@ import type { SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
 import type { Ingress } from '../db/schema.ts';
 import { toNetwork } from '../host/agent.ts';
+import { noteTarget } from '../http/request.ts';
 import type { Plane } from '../plane.ts';
 import { baseOf } from '../template/name.ts';
 import { resolveTemplate } from '../template/resolve.ts';
@@ -46,6 +47,7 @@ export async function createSandbox(
   await checkAgainstHost(plane, size);
 
   const id = newSandboxId();
+  noteTarget(id);
   const row = {
     id,
     team_id: teamId,

@@ -6,6 +6,7 @@ import { type Fork, type ForkSandbox, isErrorKind, newSandboxId, ThawError, told
 import type { ForkedSandbox, SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
 import { toNetwork } from '../host/agent.ts';
+import { noteTarget } from '../http/request.ts';
 import type { Plane } from '../plane.ts';
 import { recordStart } from './record-start.ts';
 import { type Done, requireSandbox, toSandbox, wrongState } from './sandbox.ts';
@@ -13,13 +14,26 @@ import { findSandbox, insertSandbox, type SandboxRow } from './table.ts';
 import { newToken } from './token.ts';
 import { transition } from './transition.ts';
 
-/** Throws when the source can't be frozen, or the quotas do not allow as many; then there is none of them. */
+/** What became of each, as `/v1` tells it. */
 export async function forkSandbox(
   plane: Plane,
   owner: Owner,
   id: string,
   wish: ForkSandbox,
 ): Promise<Fork[]> {
+  return (await fork(plane, owner, id, wish)).map(toFork);
+}
+
+/**
+ * With `ttlSec` each ends so many seconds after its start, whatever it does; without, as its source does. Throws when the
+ * source can't be frozen, or the quotas do not allow as many; then there is none of them.
+ */
+export async function fork(
+  plane: Plane,
+  owner: Owner,
+  id: string,
+  wish: ForkSandbox & { ttlSec?: number },
+): Promise<PromiseSettledResult<Done>[]> {
   const source = await requireSandbox(plane, owner.teamId, id);
   if (source.status !== 'running' && source.status !== 'paused') throw wrongState(source);
   const rows = await insertChildren(plane, owner, source, wish);
@@ -37,21 +51,22 @@ export async function forkSandbox(
   );
   const settled = await Promise.allSettled(forks);
   await forking;
-  return settled.map(toFork);
+  return settled;
 }
 
 async function insertChildren(
   plane: Plane,
   owner: Owner,
   source: SandboxRow,
-  { count, metadata }: ForkSandbox,
+  { count, metadata, ttlSec }: ForkSandbox & { ttlSec?: number },
 ): Promise<SandboxRow[]> {
   const ids = Array.from({ length: count }, newSandboxId);
   const { template_id, template, vcpus, memory_mb, disk_mb } = source;
-  const { timeout_sec, on_timeout, auto_resume, network } = source;
-  const { ttl_sec, pause_memory, alias, ingress, allow_internet } = source;
+  const { on_timeout, auto_resume, network, pause_memory, alias, ingress, allow_internet } = source;
+  const { timeout_sec, ttl_sec } = ttlSec === undefined ? source : { timeout_sec: 0, ttl_sec: ttlSec };
   await admit(plane.db, owner, async (db) => {
     for (const id of ids) {
+      noteTarget(id);
       await insertSandbox(db, {
         ...{ id, team_id: owner.teamId, key_id: owner.keyId, plane: plane.id, host_id: source.host_id },
         ...{ template_id, template, vcpus, memory_mb, disk_mb, timeout_sec, on_timeout, auto_resume },

@@ -41,6 +41,14 @@ export function findSandbox(db: Database, teamId: string, id: string): Promise<S
   return select(db).where('sandboxes.team_id', '=', teamId).where('sandboxes.id', '=', id).executeTakeFirst();
 }
 
+/** Those of the ids that the team has, in any order and status. */
+export function findSandboxes(db: Database, teamId: string, ids: readonly string[]): Promise<SandboxRow[]> {
+  return select(db)
+    .where('sandboxes.team_id', '=', teamId)
+    .where('sandboxes.id', 'in', [...ids])
+    .execute();
+}
+
 export interface SandboxFilter {
   status?: SandboxStatus[] | undefined;
   template?: string | undefined;
@@ -230,6 +238,17 @@ export async function findLive(db: Database, ids: readonly string[]): Promise<Re
     .where('status', '<>', 'stopped')
     .execute();
   return new Set(rows.map(({ id }) => id));
+}
+
+/** How many sandboxes made of these templates run or are paused, or are about to. */
+export async function countUsers(db: Database, templateIds: readonly string[]): Promise<number> {
+  const { count } = await db
+    .selectFrom('sandboxes')
+    .select((select) => select.fn.countAll().as('count'))
+    .where('template_id', 'in', [...templateIds])
+    .where('status', 'not in', ['stopping', 'stopped', 'error'])
+    .executeTakeFirstOrThrow();
+  return Number(count);
 }
 
 export async function touchSandboxes(db: Database, ids: readonly string[]): Promise<void> {

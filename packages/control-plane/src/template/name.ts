@@ -18,17 +18,23 @@ export interface TemplateName {
 
 const NAMESPACE = /^[a-z0-9_-]{1,64}$/;
 
-/** Throws `invalid_request` for what can't be the name of a template. */
-export function parseName(text: string): TemplateName {
+/** Undefined for what can't be the name of a template. */
+export function readName(text: string): TemplateName | undefined {
   const match = /^(?:([^/:]*)\/)?([^/:]*)(?::([^/:]*))?$/.exec(text.trim().toLowerCase());
   const [namespace, base = '', tag] = match?.slice(1) ?? [];
   const isName =
     TEMPLATE_NAME.test(base) &&
     (namespace === undefined || NAMESPACE.test(namespace)) &&
     (tag === undefined || TAG.test(tag));
-  if (!isName)
+  return isName ? { namespace, base, tag } : undefined;
+}
+
+/** As `readName`, but throws `invalid_request`. */
+export function parseName(text: string): TemplateName {
+  const name = readName(text);
+  if (name === undefined)
     throw new ThawError('invalid_request', `'${text.slice(0, 80)}' cannot be the name of a template`);
-  return { namespace, base, tag };
+  return name;
 }
 
 /** The id or name of the row that is `tag` of `base`. */
@@ -43,6 +49,11 @@ export function baseOf(idOrName: string): string {
 
 export function tagOf(idOrName: string): string {
   return idOrName.split(':')[1] ?? DEFAULT_TAG;
+}
+
+/** Under which verbs on a template, all tags of it together, are in flight. */
+export function verbKey(teamId: string | null, name: string): string {
+  return `${teamId}/${baseOf(name)}`;
 }
 
 /** What stands before the slash in a template's full name: each team has its own, and its templates are in it. */

@@ -3,7 +3,7 @@ import { ThawError } from '@thaw/api';
 import type { Plane } from '../plane.ts';
 import { namespaceOf, parseName, type TemplateName, tagged } from './name.ts';
 import { syncTemplates } from './sync.ts';
-import { findTemplate, type TemplateRow } from './table.ts';
+import { findTags, findTemplate, type TemplateRow } from './table.ts';
 
 /**
  * The row that sandboxes are made of, by `[namespace/](alias|id)[:tag]`; snapshot ids are of that form too. Trimmed and
@@ -29,6 +29,17 @@ export async function findNamed(
   if (namespace !== undefined && namespace !== namespaceOf(teamId)) return undefined;
   const row = await findTemplate(plane.db, teamId, tagged(base, tag));
   return namespace !== undefined && row?.team_id === null ? undefined : row;
+}
+
+/** All tags of the template, newest first; the tag in `name` does not matter. */
+export async function findNamedTags(
+  plane: Plane,
+  teamId: string,
+  { namespace, base }: TemplateName,
+): Promise<TemplateRow[]> {
+  if (namespace !== undefined && namespace !== namespaceOf(teamId)) return [];
+  const rows = await findTags(plane.db, teamId, base);
+  return namespace !== undefined && rows[0]?.team_id === null ? [] : rows;
 }
 
 export function notFound(ref: string): ThawError {

@@ -9,7 +9,8 @@ import { createSandbox, type E2bCreate } from '../../sandbox/create.ts';
 import { findByKey, type SandboxRow } from '../../sandbox/table.ts';
 import { newToken } from '../../sandbox/token.ts';
 import { untilMoved } from '../../sandbox/until-moved.ts';
-import { E2bNetworkWish, toIngress, toPolicy } from './network.ts';
+import { IngressWish, toIngress } from './ingress.ts';
+import { EgressWish, toPolicy } from './network.ts';
 
 /** Seconds. */
 export const Ttl = z.int().min(1).max(SANDBOX_LIMITS.timeoutSec.max);
@@ -22,7 +23,7 @@ const Body = z.object({
   autoPauseMemory: z.boolean().nullish(),
   autoResume: z.object({ enabled: z.boolean().nullish() }).nullish(),
   allow_internet_access: z.boolean().nullish(),
-  network: E2bNetworkWish.nullish(),
+  network: EgressWish.extend(IngressWish.shape).nullish(),
   iam: z.object({ tokens: z.record(z.string(), z.unknown()).nullish() }).nullish(),
   volumeMounts: z.array(z.unknown()).nullish(),
 });

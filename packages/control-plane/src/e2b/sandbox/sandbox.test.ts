@@ -125,9 +125,9 @@ describe('sandboxes of the E2B API', () => {
       [/autoResume/, { autoPause: true, autoPauseMemory: false, autoResume: { enabled: true } }],
       [/iam/, { iam: { tokens: { a: { audience: 'x' } } } }],
       [/volumeMounts/, { volumeMounts: [{ name: 'v', path: '/v' }] }],
-      [/denyOut: example.com/, { network: { denyOut: ['example.com'] } }],
+      [/denyOut: 'example.com'/, { network: { denyOut: ['example.com'] } }],
       [/0\.0\.0\.0\/0/, { network: { allowOut: ['example.com'] } }],
-      [/network\.allowOut/, { network: { allowOut: ['10.0.0.1'] } }],
+      [/allowOut: '10/, { network: { allowOut: ['10.0.0.1'] } }],
       [/egressProxy/, { network: { egressProxy: { address: 'a:1' } } }],
       [/rules/, { network: { rules: { 'a.example': [] } } }],
       [/maskRequestHost/, { network: { maskRequestHost: 'é' } }],
@@ -158,8 +158,9 @@ describe('sandboxes of the E2B API', () => {
     const made = await create({
       allow_internet_access: false,
       network: {
-        allowOut: ['203.0.113.7', '198.51.100.9/24'],
+        allowOut: ['203.0.113.7', '198.51.100.9/24', '*.Example.com'],
         denyOut: ['0.0.0.0/0'],
+        dnsServers: ['203.0.113.53'],
         allowPublicTraffic: false,
         // biome-ignore lint/suspicious/noTemplateCurlyInString: the port's place
         maskRequestHost: 'localhost:${PORT}',
@@ -170,16 +171,18 @@ describe('sandboxes of the E2B API', () => {
     assert.deepEqual(
       { ...test.agent.lastCreate?.network, $typeName: undefined },
       {
-        ...{ $typeName: undefined, internet: false },
+        ...{ $typeName: undefined, internet: false, allowDomains: [], dnsServers: [] },
         allowOut: ['203.0.113.7', '198.51.100.0/24'],
         denyOut: ['0.0.0.0/0'],
+        ...{ allowDomains: ['*.example.com'], dnsServers: ['203.0.113.53'] },
       },
     );
     const { network, allowInternetAccess } = await detail(made.sandboxID);
     assert.equal(allowInternetAccess, false);
     assert.deepEqual(network, {
-      allowOut: ['203.0.113.7', '198.51.100.0/24'],
+      allowOut: ['203.0.113.7', '198.51.100.0/24', '*.example.com'],
       denyOut: ['0.0.0.0/0'],
+      dnsServers: ['203.0.113.53'],
       allowPublicTraffic: false,
       // biome-ignore lint/suspicious/noTemplateCurlyInString: the port's place
       maskRequestHost: 'localhost:${PORT}',

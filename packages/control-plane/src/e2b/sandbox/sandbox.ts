@@ -122,6 +122,7 @@ function networkOf({ network, ingress }: SandboxRow): E2bNetwork {
   return {
     ...(network.allow_out.length > 0 && { allowOut: network.allow_out }),
     ...(network.deny_out.length > 0 && { denyOut: network.deny_out }),
+    ...(network.dns_servers && { dnsServers: network.dns_servers }),
     allowPublicTraffic: ingress.allow_public_traffic ?? true,
     ...(ingress.mask_request_host !== undefined && { maskRequestHost: ingress.mask_request_host }),
     ...(ingress.https_ports !== undefined && { httpsPorts: ingress.https_ports }),

@@ -41,6 +41,7 @@ export type ListedSandbox = z.infer<typeof ListedSandbox>;
 export const E2bNetwork = z.object({
   allowOut: z.array(z.string()).optional(),
   denyOut: z.array(z.string()).optional(),
+  dnsServers: z.array(z.string()).optional(),
   allowPublicTraffic: z.boolean().optional(),
   maskRequestHost: z.string().optional(),
   httpsPorts: z.array(z.number()).optional(),
