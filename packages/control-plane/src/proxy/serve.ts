@@ -80,7 +80,8 @@ async function serve(
   try {
     outcome = await attend(gate, request, gone.signal, send);
   } catch (error) {
-    outcome = error instanceof Refusal ? error : unexpected(gate, error);
+    if (error instanceof Refusal) outcome = error;
+    else outcome = gone.signal.aborted ? { kind: 'cut' } : unexpected(gate, error);
   }
   if (outcome instanceof Refusal) {
     proxyRequests.inc({ by: 'proxy', status: `${outcome.status}` });
