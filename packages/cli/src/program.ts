@@ -166,7 +166,8 @@ function addSandbox(sandbox: Command, { context, exit }: Commands): void {
     );
   json(sandbox.command('pause').description('freeze sandboxes to disk and free their memory'))
     .argument('<id...>')
-    .action((ids, options) => pause(context(options), ids));
+    .option('--no-memory', 'keep the disk alone')
+    .action((ids, { memory, ...options }) => pause(context(options), ids, memory));
   json(sandbox.command('resume').description('let paused sandboxes go on'))
     .argument('<id...>')
     .option('--no-memory', 'boot from the disk alone')

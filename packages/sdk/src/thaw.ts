@@ -9,6 +9,7 @@ import type {
   ForkSandboxInput,
   Forks,
   ListAuditInput,
+  PauseSandboxInput,
   ResumeSandboxInput,
   Sandbox,
   SandboxEvent,
@@ -116,8 +117,9 @@ class Sandboxes {
     await send(this.#to, 'DELETE', sandboxPath(id));
   }
 
-  pause(id: string): Promise<Sandbox> {
-    return json(this.#to, 'POST', `${sandboxPath(id)}/pause`);
+  /** Without memory only its disk is kept, and its next start boots. */
+  pause(id: string, wish: PauseSandboxInput = {}): Promise<Sandbox> {
+    return json(this.#to, 'POST', `${sandboxPath(id)}/pause`, { json: wish });
   }
 
   /** Without memory it boots from its disk alone. */

@@ -63,7 +63,7 @@ test('teams are made, limited, renamed and deleted by an operator, and every cha
 
   const told = await done(['audit', '--target', id]);
   assert.match(told, /^\S+ +team_\S+ +e2b_[0-9a-f]{4} +127\.0\.0\.1 +destroySandbox +sb\S+ +done /m);
-  assert.match(told, / createSandbox +sb\S+ +done /);
+  assert.match(told, / createSandbox +minimal sb\S+ +done /);
   const failed = JSON.parse(await done(['audit', '--outcome', 'forbidden', '-n', '2', '--json']));
   assert.deepEqual(
     failed.map(({ verb }: { verb: string }) => verb),

@@ -37,7 +37,7 @@ describe('the audit log', () => {
       key: team.keyId,
       actor: team.key.slice(0, 8),
       verb: 'createSandbox',
-      target: made.body.id,
+      target: `minimal ${made.body.id}`,
       outcome: 'done',
       status: 201,
       address: '127.0.0.1',
@@ -56,6 +56,26 @@ describe('the audit log', () => {
     assert.match(told[2]!, new RegExp(`^forkSandbox ${id}( sb[a-z0-9]{20}){2}$`));
     assert.match(told[3]!, new RegExp(`^createSnapshot ${id} audited tpl[a-z0-9]{20}$`));
     assert.equal(told[4], `exec ${id}`);
+  });
+
+  it('has what comes by the E2B API, by method and path', async () => {
+    const { body } = await as(team.key, 'POST', '/v2/sandboxes', { templateID: 'base' });
+    const id = body.sandboxID;
+    await as(team.key, 'POST', `/sandboxes/${id}/snapshots`, { name: 'by-sdk' });
+    await as(team.key, 'POST', '/templates/tags', { target: 'by-sdk', tags: ['v2'] });
+    await as(team.key, 'POST', '/v2/sandboxes', { templateID: 'nothing' });
+    await as(test.key, 'DELETE', `/sandboxes/${id}`);
+    await fetch(`${test.url}/sandboxes/${id}/pause`, { method: 'POST' });
+    const told = (await lines('?limit=6')).map(({ verb, target, outcome }) => `${verb} ${outcome} ${target}`);
+    for (const [index, expected] of [
+      `^POST /sandboxes/:id/pause unauthenticated ${id}$`,
+      `^DELETE /sandboxes/:id not_found ${id}$`,
+      '^POST /v2/sandboxes not_found nothing$',
+      '^POST /templates/tags done by-sdk tpl[a-z0-9]{20}:v2$',
+      `^POST /sandboxes/:id/snapshots done ${id} by-sdk tpl[a-z0-9]{20}$`,
+      `^POST /v2/sandboxes done base ${id}$`,
+    ].entries())
+      assert.match(told[index]!, new RegExp(expected));
   });
 
   it('has what was refused, with its reason', async () => {

@@ -1,4 +1,4 @@
-import { type Insertable, type Selectable, type SelectQueryBuilder, sql } from 'kysely';
+import { type Insertable, type RawBuilder, type Selectable, type SelectQueryBuilder, sql } from 'kysely';
 import type { Database } from '../db/connect.ts';
 import type { AuditTable, Schema } from '../db/schema.ts';
 import { newSortedId } from '../db/sorted-id.ts';
@@ -67,21 +67,35 @@ export function listLines(
   return query.orderBy('created_at', 'desc').orderBy('id', 'desc').limit(limit).execute();
 }
 
+/** Of a statement that must end in time. */
+const PURGED_AT_ONCE = 10_000;
+
 /**
  * Forgets what is older than `sec`, and of each team, as of requests without a key, what is more than the newest `most`:
  * nobody pushes out the lines of another.
  */
 export async function purgeLines(db: Database, sec: number, most: number): Promise<void> {
-  await db
-    .deleteFrom('audit')
-    .where(sql<boolean>`created_at < now() - ${sec} * interval '1 second'`)
-    .execute();
+  await purgeWhere(db, sql<boolean>`created_at < now() - ${sec} * interval '1 second'`);
   const { rows } = await sql<{ team_id: string | null }>`
     select team_id from audit group by team_id having count(*) > ${most}`.execute(db);
   for (const { team_id } of rows) {
-    await sql`
-      delete from audit where team_id is not distinct from ${team_id}::text and (created_at, id) <= (
-        select created_at, id from audit where team_id is not distinct from ${team_id}::text
-        order by created_at desc, id desc offset ${most} limit 1)`.execute(db);
+    const ofTeam = sql<boolean>`${team_id === null ? sql`team_id is null` : sql`team_id = ${team_id}`}`;
+    const { rows: beyond } = await sql<{ created_at: Date; id: string }>`
+      select created_at, id from audit where ${ofTeam}
+      order by created_at desc, id desc offset ${most} limit 1`.execute(db);
+    for (const { created_at, id } of beyond)
+      await purgeWhere(db, sql<boolean>`${ofTeam} and (created_at, id) <= (${created_at}, ${id})`);
+  }
+}
+
+async function purgeWhere(db: Database, condition: RawBuilder<boolean>): Promise<void> {
+  for (;;) {
+    const { numDeletedRows } = await db
+      .deleteFrom('audit')
+      .where('id', 'in', (query) =>
+        query.selectFrom('audit').select('id').where(condition).limit(PURGED_AT_ONCE),
+      )
+      .executeTakeFirst();
+    if (Number(numDeletedRows) < PURGED_AT_ONCE) return;
   }
 }

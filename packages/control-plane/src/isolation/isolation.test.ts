@@ -273,6 +273,28 @@ describe('another team', () => {
     );
   });
 
+  it('makes a sandbox of its own with the Idempotency-Key of another', async () => {
+    const create = (key: string) =>
+      test.ask(
+        'POST',
+        '/v2/sandboxes',
+        { templateID: 'minimal' },
+        {
+          'X-API-Key': key,
+          'Idempotency-Key': 'same',
+        },
+      );
+    const [a, b, again] = [await create(keyA), await create(keyB), await create(keyB)];
+    assert.deepEqual([a.status, b.status], [201, 201]);
+    assert.notEqual(a.body.sandboxID, b.body.sandboxID);
+    assert.equal(b.body.sandboxID, again.body.sandboxID);
+    for (const [key, { body }] of [
+      [keyA, a],
+      [keyB, b],
+    ] as const)
+      await as(key, 'DELETE', `/sandboxes/${body.sandboxID}`);
+  });
+
   it('takes nothing of the quota of another', async () => {
     await test.ask('PATCH', '/v1/teams/team-a', { granted: { sandboxes: 2 } });
     assert.equal((await as(keyB, 'POST', '/v1/sandboxes', {})).status, 201);

@@ -42,6 +42,7 @@ export async function createSandbox(
   wish: CreateSandbox,
   e2b?: E2bCreate,
 ): Promise<Done> {
+  noteTarget(wish.template);
   const template = await resolveTemplate(plane, teamId, wish.template);
   const size = sizeOf(template, wish);
   await checkAgainstHost(plane, size);
