@@ -84,7 +84,8 @@ struct Obj {
 /// `Attr` is the part of `union bpf_attr` that the command reads.
 fn bpf<Attr>(command: u32, attr: &Attr) -> io::Result<i32> {
     // SAFETY: the kernel reads as many bytes as it is told, and what they point to lives as long as the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<Attr>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<Attr>()) };
     match result {
         0.. => Ok(result as i32),
         _ => Err(io::Error::last_os_error()),

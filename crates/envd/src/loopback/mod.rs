@@ -44,7 +44,8 @@ pub struct Links(#[expect(dead_code)] [OwnedFd; 2]);
 pub fn reach(outside: &Outside) -> io::Result<Links> {
     let names = outside.names.as_deref();
     if let Some(names) = names {
-        if let (Ok(listen), Ok(lookup)) = (bpf::kept(&names.join("listen")), bpf::kept(&names.join("lookup"))) {
+        if let (Ok(listen), Ok(lookup)) = (bpf::kept(&names.join("listen")), bpf::kept(&names.join("lookup")))
+        {
             return Ok(Links([listen, lookup]));
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(names)?;
