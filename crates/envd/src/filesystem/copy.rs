@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
 
+use super::tree;
 use crate::files::metadata;
 
 /// Takes the place of what is at `destination`, by a rename: nobody sees half of it, and nothing is lost when it fails.
@@ -39,7 +40,7 @@ fn beside(destination: &Path) -> io::Result<PathBuf> {
 
 fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path)?.is_dir() {
-        true => fs::remove_dir_all(path),
+        true => tree::remove(path),
         false => fs::remove_file(path),
     }
 }

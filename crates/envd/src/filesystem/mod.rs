@@ -10,6 +10,7 @@ mod place;
 mod relocate;
 mod remove;
 mod stat;
+mod tree;
 mod watch;
 
 pub use watch::Watchers;
