@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, StatxFlags, Timespec, Timestamps, mknodat, statx, utimensat};
 
 use super::tree;
 use crate::files::metadata;
@@ -48,6 +48,7 @@ fn remove(path: &Path) -> io::Result<()> {
 /// Without recursion: how deep a tree is, is up to the user. A mount below the source is not entered: its files belong
 /// to another file system.
 fn copy(source: &Path, destination: &Path, found: &Metadata) -> io::Result<()> {
+    let mount = mount_of(source)?;
     let mut left = vec![(source.to_path_buf(), destination.to_path_buf(), found.clone())];
     let mut directories = Vec::new();
     while let Some((from, to, found)) = left.pop() {
@@ -56,19 +57,25 @@ fn copy(source: &Path, destination: &Path, found: &Metadata) -> io::Result<()> {
             describe(&to, &found)?;
             continue;
         }
+        if mount_of(&from)? != mount {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
         fs::create_dir(&to)?;
         for entry in fs::read_dir(&from)? {
             let entry = entry?;
             let below = fs::symlink_metadata(entry.path())?;
-            if below.dev() != found.dev() {
-                return Err(io::ErrorKind::ResourceBusy.into());
-            }
             left.push((entry.path(), to.join(entry.file_name()), below));
         }
         directories.push((to, found));
     }
     // The times of a directory change with what is made in it.
     directories.iter().rev().try_for_each(|(path, found)| describe(path, found))
+}
+
+/// Not the device's number: an overlay has several.
+fn mount_of(path: &Path) -> io::Result<u64> {
+    let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID)?;
+    Ok(found.stx_mnt_id)
 }
 
 fn copy_one(source: &Path, destination: &Path, found: &Metadata) -> io::Result<()> {
