@@ -88,6 +88,15 @@ export const UpdateSandbox = z
 export type UpdateSandbox = z.output<typeof UpdateSandbox>;
 export type UpdateSandboxInput = z.input<typeof UpdateSandbox>;
 
+export const PauseSandbox = z.strictObject({
+  memory: z
+    .boolean()
+    .default(true)
+    .describe('False: only its disk is kept; its next start boots, and no command or file wakes it.'),
+});
+export type PauseSandbox = z.output<typeof PauseSandbox>;
+export type PauseSandboxInput = z.input<typeof PauseSandbox>;
+
 export const ResumeSandbox = z.strictObject({
   memory: z.boolean().default(true).describe('False: only its disk comes back, and it boots.'),
 });

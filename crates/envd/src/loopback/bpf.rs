@@ -2,9 +2,12 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use socket2::{Domain, Socket, Type};
 
 /// An instruction as `struct bpf_insn` has it: code, registers, offset, immediate.
 #[repr(C)]
@@ -84,7 +87,8 @@ struct Obj {
 /// `Attr` is the part of `union bpf_attr` that the command reads.
 fn bpf<Attr>(command: u32, attr: &Attr) -> io::Result<i32> {
     // SAFETY: the kernel reads as many bytes as it is told, and what they point to lives as long as the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<Attr>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<Attr>()) };
     match result {
         0.. => Ok(result as i32),
         _ => Err(io::Error::last_os_error()),
@@ -139,4 +143,29 @@ pub fn keep(link: &OwnedFd, path: &Path) -> io::Result<()> {
 pub fn kept(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     bpf_fd(OBJ_GET, &Obj { path: address(path.as_c_str()), fd: 0, flags: 0 })
+}
+
+/// socket(7), of Linux 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The number by which the kernel's programs know the network that the agent is in.
+pub fn network_cookie() -> io::Result<u64> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let mut cookie = MaybeUninit::<u64>::uninit();
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to where there is room for them.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            cookie.as_mut_ptr().cast(),
+            &mut length,
+        )
+    };
+    match result {
+        // SAFETY: written by the call.
+        0 => Ok(unsafe { cookie.assume_init() }),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

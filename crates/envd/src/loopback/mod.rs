@@ -13,14 +13,12 @@ mod program;
 
 use std::fs::{self, File};
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, mount};
-use socket2::{Domain, Socket, Type};
 
 /// Sockets that listen on loopback at once; a further one is reached from within only.
 const SOCKETS_MAX: u32 = 4096;
@@ -44,7 +42,8 @@ pub struct Links(#[expect(dead_code)] [OwnedFd; 2]);
 pub fn reach(outside: &Outside) -> io::Result<Links> {
     let names = outside.names.as_deref();
     if let Some(names) = names {
-        if let (Ok(listen), Ok(lookup)) = (bpf::kept(&names.join("listen")), bpf::kept(&names.join("lookup"))) {
+        if let (Ok(listen), Ok(lookup)) = (bpf::kept(&names.join("listen")), bpf::kept(&names.join("lookup")))
+        {
             return Ok(Links([listen, lookup]));
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(names)?;
@@ -59,7 +58,7 @@ pub fn reach(outside: &Outside) -> io::Result<Links> {
     let (network, cgroup) = (File::open("/proc/self/ns/net")?, File::open(outside.cgroup)?);
 
     let sockets = bpf::sockets(SOCKETS_MAX)?;
-    let listen = bpf::load(bpf::SOCK_OPS, &program::on_listen(&sockets, address, network_cookie()?))?;
+    let listen = bpf::load(bpf::SOCK_OPS, &program::on_listen(&sockets, address, bpf::network_cookie()?))?;
     let lookup = bpf::load(bpf::SK_LOOKUP, &program::on_lookup(&sockets, interface, outside.ports))?;
     let lookup = bpf::attach(bpf::SK_LOOKUP, &lookup, network.as_fd())?;
     let listen = bpf::attach(bpf::SOCK_OPS, &listen, cgroup.as_fd())?;
@@ -68,29 +67,4 @@ pub fn reach(outside: &Outside) -> io::Result<Links> {
         bpf::keep(&lookup, &names.join("lookup"))?;
     }
     Ok(Links([listen, lookup]))
-}
-
-/// socket(7), of Linux 5.14.
-const SO_NETNS_COOKIE: libc::c_int = 71;
-
-/// The number by which the kernel's programs know the network that the agent is in.
-fn network_cookie() -> io::Result<u64> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    let mut cookie = MaybeUninit::<u64>::uninit();
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes to where there is room for them.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            cookie.as_mut_ptr().cast(),
-            &mut length,
-        )
-    };
-    match result {
-        // SAFETY: written by the call.
-        0 => Ok(unsafe { cookie.assume_init() }),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

@@ -28,5 +28,9 @@ export async function setEnd(
     : { end_at: endAt, timeout_sec: 0, last_active_at: new Date() };
   const moved = await moveSandbox(plane.db, id, ['running', 'snapshotting'], patch);
   if (!moved) throw new ThawError('not_found', `sandbox ${id} is not running`);
-  if (moved.end_at !== null && moved.end_at <= new Date()) await endExpired(plane, moved);
+  if (moved.status !== 'running' || sec > 0 || onlyLater) return;
+  await endExpired(plane, moved).catch((error) => {
+    // Another verb was quicker: the clock ends it after that.
+    if (!(error instanceof ThawError && error.kind === 'invalid_state')) throw error;
+  });
 }

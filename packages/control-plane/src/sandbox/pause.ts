@@ -1,12 +1,11 @@
+import type { PauseSandbox } from '@thaw/api';
 import type { Plane } from '../plane.ts';
 import { type Done, requireSandbox } from './sandbox.ts';
 import type { SandboxRow } from './table.ts';
 import { transition } from './transition.ts';
 import { untilMoved } from './until-moved.ts';
 
-export interface PauseWish {
-  /** False: only its disk is kept, and the next start boots it. */
-  memory: boolean;
+export interface PauseWish extends PauseSandbox {
   /** Throws `unavailable` if the guest does not answer. */
   healthy?: boolean;
   /** Waits for another verb under way; without it that is `invalid_state`. */
@@ -14,12 +13,7 @@ export interface PauseWish {
 }
 
 /** Throws `invalid_state` unless it runs. The same pause under way is joined. */
-export async function pauseSandbox(
-  plane: Plane,
-  teamId: string,
-  id: string,
-  wish: PauseWish = { memory: true },
-): Promise<Done> {
+export async function pauseSandbox(plane: Plane, teamId: string, id: string, wish: PauseWish): Promise<Done> {
   const row = await requireSandbox(plane, teamId, id);
   const moved = row.status === 'pausing' && !plane.verbs.has(id) ? await untilMoved(plane, row) : undefined;
   return moved?.status === 'paused' ? { row: moved, timings: {} } : pause(plane, row, wish);

@@ -3,6 +3,7 @@ import {
   ForkSandbox,
   Forks,
   ListSandboxes,
+  PauseSandbox,
   ResumeSandbox,
   Sandbox,
   SandboxStats,
@@ -23,7 +24,6 @@ import { statSandbox } from './stats.ts';
 import { updateSandbox } from './update.ts';
 
 export const SandboxParams = z.object({ id: z.string().describe('The id of a sandbox') });
-const NoBody = z.strictObject({}).nullish();
 
 export function sandboxRoutes(app: App, plane: Plane): void {
   app.post('/v1/sandboxes', {
@@ -95,10 +95,11 @@ export function sandboxRoutes(app: App, plane: Plane): void {
       operationId: 'pauseSandbox',
       summary: 'Write a sandbox to disk and give back what it occupies',
       params: SandboxParams,
-      body: NoBody,
+      body: PauseSandbox.nullish(),
       response: { 200: Sandbox },
     },
-    handler: async (request) => tell(await pauseSandbox(plane, request.teamId, request.params.id)),
+    handler: async (request) =>
+      tell(await pauseSandbox(plane, request.teamId, request.params.id, request.body ?? { memory: true })),
   });
   app.post('/v1/sandboxes/:id/fork', {
     schema: {
