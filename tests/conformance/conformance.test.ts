@@ -13,6 +13,7 @@ import { Report } from './report.ts';
 import { type Outcome, runCases } from './run.ts';
 import { type Mode, nameOf, SDKS, type Sdk } from './sdks.ts';
 
+const CLIENTS = 8;
 const FULL = process.env.THAW_CONFORMANCE === 'full';
 const matches = (what: string, value: string) =>
   new RegExp(process.env[`THAW_CONFORMANCE_${what}`] ?? '').test(value);
@@ -69,24 +70,25 @@ describe('the E2B SDKs', () => {
     }
   }
 
-  it('are served the same when eight of them come at once', {
-    skip: !FULL || !matches('CASE', 'parallel'),
-  }, async () => {
+  const atOnce = async () => {
     const newest = SDKS.filter(({ extent }) => extent === 'full');
-    const clients = Array.from({ length: 8 }, (_, at) => ({
+    const clients = Array.from({ length: CLIENTS }, (_, at) => ({
       sdk: newest[at % newest.length]!,
       mode: (['plain', 'tls'] as const)[at % 2]!,
     }));
     const failed: string[] = [];
-    const core = (sdk: Sdk) => casesOf(sdk).filter((one) => one.core);
-    await Promise.all(
-      clients.map(({ sdk, mode }, at) =>
-        play({ sdk, mode, cases: core(sdk).map(({ name }) => name), env: thaw.env(mode) }, (outcome) => {
-          if (outcome.outcome !== 'passed')
-            failed.push(`client ${at}, ${nameOf(sdk)}: ${outcome.case}: ${outcome.error}`);
-        }),
-      ),
-    );
+    let passed = 0;
+    const one = ({ sdk, mode }: (typeof clients)[number]) => {
+      const core = casesOf(sdk).filter((each) => each.core);
+      return play({ sdk, mode, cases: core.map(({ name }) => name), env: thaw.env(mode) }, (outcome) => {
+        if (outcome.outcome === 'passed') passed += 1;
+        else failed.push(`${nameOf(sdk)}, ${mode}: ${outcome.case}: ${outcome.error}`);
+      });
+    };
+    await Promise.all(clients.map(one));
+    report.addAtOnce(CLIENTS, passed, failed.length);
     assert.deepEqual(failed, []);
-  });
+  };
+  if (FULL && matches('CASE', 'at-once'))
+    it(`are served the same when ${CLIENTS} of them come at once`, atOnce);
 });
