@@ -4,6 +4,8 @@
  * expressions) choose a part of that.
  */
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { after, before, describe, it } from 'node:test';
 import { ownHost } from '../e2e/own-host.ts';
 import { type Case, casesOf } from './cases.ts';
@@ -46,7 +48,8 @@ describe('the E2B SDKs', () => {
     thaw = await Deployment.start();
   });
   after(async () => {
-    await report.save({ isolation: 'see docs/e2b.md' });
+    const accelerator = existsSync('/dev/kvm') ? 'KVM' : 'no KVM';
+    await report.save({ host: `${availableParallelism()} CPUs, ${accelerator}` });
     await thaw?.stop();
   });
 
