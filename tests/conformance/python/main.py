@@ -24,7 +24,7 @@ import snapshots_cases
 from stage import Stage
 
 # A case is one that waits for something that never comes after this time.
-CASE_TIMEOUT = 120
+CASE_TIMEOUT = 240
 MODULES = [
     sandboxes_cases,
     lifecycle_cases,
