@@ -48,10 +48,10 @@ describe('the E2B API on real VMs', () => {
     await thaw.sh(source.sandboxID, `(${COUNTER}) > /dev/null 2>&1 & echo first > /root/mark; sync`);
   });
   after(async () => {
+    await thaw?.stop();
     const ended = once(peer, 'exit');
     peer.kill('SIGKILL');
     await ended;
-    await thaw?.stop();
   });
 
   const ask = async <T>(status: number, method: string, where: string, body?: unknown): Promise<T> => {

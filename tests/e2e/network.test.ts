@@ -2,18 +2,35 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { NetworkWishInput } from '@thaw/api';
+import type { Zone } from '../../packages/host-agent/src/network/fixture/name-server.ts';
 import { FORBIDDEN, ip } from '../../packages/host-agent/src/network/fixture/own-host.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { INTERNET, ownHost } from './own-host.ts';
 
 await ownHost(import.meta.filename);
 
-const PEER = path.join(import.meta.dirname, '../../packages/host-agent/src/network/fixture/peer.ts');
+const FIXTURE = path.join(import.meta.dirname, '../../packages/host-agent/src/network/fixture');
 /** Another address that answers in the internet. */
 const ELSEWHERE = '198.51.100.7';
+const [THIRD, RESOLVER] = ['198.51.100.8', '8.8.8.8'];
+/** The shortest time that a name opens its addresses for. */
+const OPEN_SEC = 30;
+const address = (name: string, data: string, ttl = 300): Zone => ({
+  [name]: [{ type: 'A', name, data, ttl }],
+});
+const ZONE: Zone = {
+  ...address('web.example.com', INTERNET),
+  ...address('other.example.net', INTERNET),
+  ...address('one.example.org', ELSEWHERE),
+  ...address('example.org', ELSEWHERE),
+  ...address('short.example.org', THIRD, 0),
+  'inside.example.org': FORBIDDEN.map((data) => ({ type: 'A', name: 'inside.example.org', data, ttl: 300 })),
+};
 const PORT = 80;
 const ALL = [INTERNET, ELSEWHERE];
 /** Sends over one flow five times a second and counts what comes back; a datagram is gone once a byte of it is read. */
@@ -23,18 +40,32 @@ const FLOW = `
 
 describe('the network of a sandbox', () => {
   let thaw: TestThaw;
-  let peer: ChildProcess;
+  const peers: ChildProcess[] = [];
+  let folder: string;
   before(async () => {
-    await ip([`addr add ${ELSEWHERE}/32 dev lo`], 'internet');
+    folder = await mkdtemp(path.join(os.tmpdir(), 'thaw-zone-'));
+    const zone = path.join(folder, 'zone.json');
+    await writeFile(zone, JSON.stringify(ZONE));
+    const far = [ELSEWHERE, THIRD, RESOLVER].map((one) => `addr add ${one}/32 dev lo`);
+    await ip(far, 'internet');
     thaw = await startThaw({ env: { THAW_RECONCILE_MS: '500' } });
-    const argv = ['netns', 'exec', 'internet', process.execPath, PEER, 'serve', String(PORT)];
-    peer = spawn('ip', argv, { stdio: ['ignore', 'pipe', 'inherit'] });
-    await once(peer.stdout!, 'data');
+    for (const [file, ...args] of [
+      ['peer.ts', 'serve', String(PORT)],
+      ['name-server.ts', 'serve', zone],
+    ] as const) {
+      const argv = ['netns', 'exec', 'internet', process.execPath, path.join(FIXTURE, file), ...args];
+      const peer = spawn('ip', argv, { stdio: ['ignore', 'pipe', 'inherit'] });
+      peers.push(peer);
+      await once(peer.stdout!, 'data');
+    }
   });
   after(async () => {
-    const ended = once(peer, 'exit');
-    peer.kill('SIGKILL');
-    await ended;
+    for (const peer of peers) {
+      const ended = once(peer, 'exit');
+      peer.kill('SIGKILL');
+      await ended;
+    }
+    await rm(folder, { recursive: true, force: true });
     await thaw?.stop();
   });
 
@@ -96,6 +127,49 @@ describe('the network of a sandbox', () => {
     await thaw.sdk.sandboxes.pause(id);
     await set(id, { deny_out: [INTERNET] });
     assert.deepEqual(await reached(id), [ELSEWHERE]);
+    await thaw.sdk.sandboxes.delete(id);
+  });
+
+  it('opens what its domains resolve to, and nothing else', async () => {
+    const id = await create({ allow_out: ['web.example.com', '*.example.org'] });
+    await assertReached(id, [], [...ALL, THIRD, RESOLVER]);
+    const names = ['web.example.com', 'other.example.net', 'example.org', 'inside.example.org'];
+    await assertReached(id, ['web.example.com'], names);
+    await assertReached(id, [INTERNET], [...ALL, ...FORBIDDEN]);
+    await assertReached(
+      id,
+      ['one.example.org', 'short.example.org'],
+      ['one.example.org', 'short.example.org'],
+    );
+    const shortest = performance.now();
+    await assertReached(id, [...ALL, THIRD], [...ALL, THIRD, ...FORBIDDEN]);
+    const byTcp = await thaw.sh(id, 'RES_OPTIONS=use-vc getent ahostsv4 web.example.com');
+    assert.ok(byTcp.includes(INTERNET), byTcp);
+    await assert.rejects(thaw.sh(id, 'RES_OPTIONS=use-vc getent ahostsv4 other.example.net'));
+
+    // A copy of it and what becomes of it have the same policy, and resolve anew.
+    const [forked] = await thaw.sdk.sandboxes.fork(id);
+    assert.ok(forked !== undefined && 'sandbox' in forked);
+    await assertReached(forked.sandbox.id, [], ALL);
+    await assertReached(forked.sandbox.id, ['one.example.org'], ['one.example.org', 'other.example.net']);
+    await thaw.sdk.sandboxes.delete(forked.sandbox.id);
+
+    const left = OPEN_SEC * 1000 + 1000 - (performance.now() - shortest);
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, left)));
+    await assertReached(id, ALL, [...ALL, THIRD]);
+
+    await set(id, { allow_out: ['web.example.com'] });
+    await assertReached(id, [INTERNET], ALL);
+    await assertReached(id, [], ['one.example.org']);
+    await thaw.sdk.sandboxes.pause(id);
+    await thaw.sdk.sandboxes.resume(id);
+    await assertReached(id, [], ALL);
+    await assertReached(id, ['web.example.com'], ['web.example.com', 'one.example.org']);
+    await thaw.restart();
+    await assertReached(id, [INTERNET], ALL);
+    await assertReached(id, ['web.example.com'], ['web.example.com', 'one.example.org']);
+    await set(id, {});
+    await assertReached(id, [...ALL, 'other.example.net'], [...ALL, 'other.example.net']);
     await thaw.sdk.sandboxes.delete(id);
   });
 

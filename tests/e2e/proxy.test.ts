@@ -61,7 +61,8 @@ describe('the proxy', () => {
   const serve = (id: string, port = 8000) =>
     thaw.sh(
       id,
-      `cat > /tmp/ports.py <<'END'\n${SERVICE}\nEND\nsetsid python3 /tmp/ports.py ${port} >/tmp/log 2>&1 </dev/null &`,
+      `cat > /tmp/ports.py <<'END'\n${SERVICE}\nEND\nsetsid python3 /tmp/ports.py ${port} >/tmp/log 2>&1 </dev/null &
+      until ss -ltn | grep -q ':${port} '; do sleep 0.1; done`,
     );
   const ask = (id: string, port: number, where: string, options: http.RequestOptions = {}) =>
     open(`${thaw.proxyUrl}${where}`, {
@@ -214,7 +215,6 @@ describe('the proxy', () => {
     const ca = readFileSync(file('ca.pem'));
     const { port } = new URL(thaw.proxyTlsUrl);
     const name = `8000-${id}.sbx.localhost`;
-    await eventually(async () => assert.equal((await status(id, 8000, '/')).status, 200));
     const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
       const options = { host: '127.0.0.1', port, servername: name, ca, path: '/tls', agent: false as const };
       https.get({ ...options, headers: { Host: `${name}:${port}` } }, resolve).on('error', reject);
@@ -235,7 +235,6 @@ describe('the proxy', () => {
   it('is there again, at the same port, when the control plane is', async () => {
     const { sandboxID: id } = await create();
     await serve(id);
-    await eventually(async () => assert.equal((await status(id, 8000, '/')).status, 200));
     const { plane } = await thaw.agentPids();
     process.kill(plane, 'SIGKILL');
     await eventually(async () => assert.equal((await status(id, 8000, '/back')).body, 'GET /back'));

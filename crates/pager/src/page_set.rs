@@ -94,7 +94,8 @@ impl<'a> PageSet<'a> {
 
     /// The blocks of `size` pages with any page of the set, joined where they touch, ascending. They may end beyond the words.
     pub fn blocks(&self, size: u64) -> impl Iterator<Item = Range<u64>> + use<'a> {
-        let mut runs = self.runs().map(move |run| run.start / size * size..run.end.next_multiple_of(size)).peekable();
+        let mut runs =
+            self.runs().map(move |run| run.start / size * size..run.end.next_multiple_of(size)).peekable();
         std::iter::from_fn(move || {
             let mut block = runs.next()?;
             while let Some(next) = runs.next_if(|next| next.start <= block.end) {

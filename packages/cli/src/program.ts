@@ -1,5 +1,6 @@
 /** The command line: names, options and help. What a command does is in the file of its name. */
 import { Command } from 'commander';
+import { list as listAudit } from './audit/list.ts';
 import { addBackup } from './backup/command.ts';
 import { bench } from './bench/bench.ts';
 import { type Context, collect, collectPairs, wholeNumber } from './context.ts';
@@ -23,6 +24,7 @@ import { update } from './sandbox/update.ts';
 import { create as createSnapshot } from './snapshot/create.ts';
 import { deleteSnapshots } from './snapshot/delete.ts';
 import { list as listSnapshots } from './snapshot/list.ts';
+import { addTeam } from './team/command.ts';
 
 export interface UpFlags {
   json?: boolean;
@@ -78,6 +80,16 @@ export function buildProgram(commands: Commands): Command {
   addSnapshot(program.command('snapshot').description('templates made of sandboxes'), commands);
   addBackup(program, commands);
   addKey(program.command('key').description('API keys and what they may have at once'), commands);
+  addTeam(
+    program
+      .command('team')
+      .description('teams, for operators: each has keys, sandboxes and templates of its own'),
+    commands,
+  );
+  addAudit(
+    program.command('audit').description('who wanted to change what, and what came of it, newest first'),
+    commands,
+  );
   json(program.command('bench').description('measure this installation, by the calls that its users make'))
     .option('--rounds <n>', 'how often everything is done (5)', wholeNumber)
     .option('-t, --template <name>', 'what is measured (minimal)')
@@ -173,6 +185,19 @@ function addSandbox(sandbox: Command, { context, exit }: Commands): void {
   json(sandbox.command('rm').description('destroy sandboxes, with everything of theirs'))
     .argument('<id...>')
     .action((ids, options) => destroy(context(options), ids));
+}
+
+function addAudit(audit: Command, { context }: Commands): void {
+  json(audit)
+    .option('-n, --limit <n>', 'so many lines at most (100)', wholeNumber)
+    .option('--team <name>', 'only of this team; for operators, who see those of all')
+    .option('--key <id>', 'only of this key: its id, or its first characters')
+    .option('--verb <verb>', 'only of this verb, such as createSandbox')
+    .option('--target <id>', 'only about this id or name')
+    .option('--outcome <code>', 'only done, failed, or the code of an error')
+    .option('--since <time>', 'only from this time on, such as 2026-01-31T12:00:00Z')
+    .option('--until <time>', 'only before this time')
+    .action(({ json, ...options }) => listAudit(context({ json }), options));
 }
 
 function addSnapshot(snapshot: Command, { context }: Commands): void {

@@ -43,6 +43,15 @@ const Environment = z.object({
   THAW_DELETE_PAUSED_AFTER_SEC: z.coerce.number().int().min(0).default(0),
   /** What was destroyed is forgotten after this time. */
   THAW_PURGE_STOPPED_AFTER_SEC: z.coerce.number().int().min(1).default(86_400),
+  /** Lines of the audit log are forgotten after this time. */
+  THAW_PURGE_AUDIT_AFTER_SEC: z.coerce.number().int().min(60).default(7_776_000),
+  /** And the oldest ones of a team that has more than so many. */
+  THAW_AUDIT_LINES_MAX: z.coerce.number().int().min(100).default(1_000_000),
+  /** Comma-separated addresses and ranges of proxies that say in X-Forwarded-For where a request came from. */
+  THAW_TRUSTED_PROXIES: z
+    .string()
+    .regex(/^[0-9a-f.:/, ]*$/i, 'must be addresses and ranges')
+    .default(''),
   /** What a host has and no row wants is destroyed after this time. */
   THAW_ORPHAN_GRACE_SEC: z.coerce.number().min(0).default(300),
   /** Of the data folder that this host's sandboxes are in; `thaw up` sets it. */
@@ -59,6 +68,12 @@ export interface Retention {
   purgeStoppedAfterSec: number;
 }
 
+export interface AuditBounds {
+  purgeAfterSec: number;
+  /** Of each team, and of requests without a valid key. */
+  linesMax: number;
+}
+
 export interface Config {
   databaseUrl: string;
   listen: { host: string; port: number };
@@ -70,6 +85,8 @@ export interface Config {
   reconcileMs: number;
   clockMs: number;
   retention: Retention;
+  audit: AuditBounds;
+  trustedProxies: string[];
   orphanGraceMs: number;
   identity: string | undefined;
   claimDatabase: boolean;
@@ -96,6 +113,14 @@ function proxyConfig(settings: Settings): ProxyConfig {
   return { listen: wish === 'off' ? undefined : (wish ?? unsaid), tlsListen, tls };
 }
 
+/** Of a comma-separated list. */
+function words(list: string): string[] {
+  return list
+    .split(',')
+    .map((word) => word.trim())
+    .filter((word) => word !== '');
+}
+
 export function readConfig(env: NodeJS.ProcessEnv): Config {
   const parsed = Environment.safeParse(env);
   if (!parsed.success) throw new Error(`bad settings:\n${z.prettifyError(parsed.error)}`);
@@ -109,13 +134,15 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     proxy: proxyConfig(settings),
     agentSocket: settings.THAW_AGENT_SOCKET ?? `${settings.THAW_RUN}/agent.sock`,
     domain: settings.THAW_DOMAIN,
-    allowedOrigins: settings.THAW_ALLOWED_ORIGINS.split(',').filter((origin) => origin !== ''),
+    allowedOrigins: words(settings.THAW_ALLOWED_ORIGINS),
     reconcileMs: settings.THAW_RECONCILE_MS,
     clockMs: settings.THAW_CLOCK_MS,
     retention: {
       deletePausedAfterSec: settings.THAW_DELETE_PAUSED_AFTER_SEC,
       purgeStoppedAfterSec: settings.THAW_PURGE_STOPPED_AFTER_SEC,
     },
+    audit: { purgeAfterSec: settings.THAW_PURGE_AUDIT_AFTER_SEC, linesMax: settings.THAW_AUDIT_LINES_MAX },
+    trustedProxies: words(settings.THAW_TRUSTED_PROXIES),
     orphanGraceMs: settings.THAW_ORPHAN_GRACE_SEC * 1000,
     identity: settings.THAW_IDENTITY,
     claimDatabase: settings.THAW_CLAIM_DATABASE === '1',

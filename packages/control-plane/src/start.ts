@@ -2,6 +2,8 @@
 import type { Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
+import { Audit } from './audit/audit.ts';
+import { keepAuditBounded } from './audit/retention.ts';
 import { Keyring } from './auth/key.ts';
 import type { Config } from './config.ts';
 import { connectDatabase, type Database, throughOutage } from './db/connect.ts';
@@ -64,15 +66,15 @@ export async function startControlPlane(
 
   const history = new History(db, log);
   undo.defer(() => history.close());
+  const audit = new Audit(db, log);
+  undo.defer(() => audit.close());
   const host = observed(options.host ?? connectHost(config.agentSocket, log), history);
   const activity = new Activity(db, log);
   undo.defer(() => activity.close());
   const verbs = new InFlight();
   const templateVerbs = new InFlight();
-  const plane: Plane = {
-    ...{ id, db, host, hostId: HOST_ID, log, verbs, templateVerbs, activity, history },
-    domain: config.domain ?? null,
-  };
+  const parts = { verbs, templateVerbs, activity, history, audit };
+  const plane: Plane = { id, db, host, hostId: HOST_ID, log, domain: config.domain ?? null, ...parts };
   undo.defer(async () => {
     const left = [
       ...(await templateVerbs.drain(VERBS_END_WITHIN_MS)),
@@ -84,10 +86,11 @@ export async function startControlPlane(
 
   undo.defer(startReconcile(plane, config));
   undo.defer(startClock(plane, config.clockMs));
+  undo.defer(keepAuditBounded(plane, config.audit));
 
   const keyring = new Keyring(db);
   const tls = config.tls && (await readTls(config.tls));
-  const app = await buildApp(log, keyring.verify, tls);
+  const app = await buildApp(log, keyring.verify, tls, config.trustedProxies);
   undo.defer(async () => {
     const cut = setTimeout(() => app.server.closeAllConnections(), REQUESTS_END_WITHIN_MS);
     await app.close();

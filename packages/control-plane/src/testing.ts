@@ -24,7 +24,12 @@ export interface Answer {
 }
 
 export interface TestOptions
-  extends Partial<Pick<Config, 'reconcileMs' | 'clockMs' | 'retention' | 'orphanGraceMs' | 'domain'>> {
+  extends Partial<
+    Pick<
+      Config,
+      'reconcileMs' | 'clockMs' | 'retention' | 'audit' | 'trustedProxies' | 'domain' | 'orphanGraceMs'
+    >
+  > {
   cluster?: ThrowawayCluster;
   server?: true;
   pingEveryMs?: number;
@@ -84,6 +89,8 @@ export class TestPlane implements AsyncDisposable {
       reconcileMs: options.reconcileMs ?? 3_600_000,
       clockMs: options.clockMs ?? 3_600_000,
       retention: options.retention ?? { deletePausedAfterSec: 0, purgeStoppedAfterSec: 86_400 },
+      audit: options.audit ?? { purgeAfterSec: 86_400, linesMax: 100_000 },
+      trustedProxies: options.trustedProxies ?? [],
       orphanGraceMs: options.orphanGraceMs ?? 3_600_000,
       identity: undefined,
       claimDatabase: false,

@@ -14,6 +14,12 @@ const schema = z.object({
   THAW_VERSION_DIR: z.string().startsWith('/'),
   /** The interface guests reach the internet by; the default route's unless given. */
   THAW_UPLINK: z.string().min(1).optional(),
+  /** Who is asked for the domains of sandboxes that do not say whom, with commas between; asked by the host itself. */
+  THAW_DNS_SERVERS: z
+    .string()
+    .default('')
+    .transform((text) => text.split(',').flatMap((server) => server.trim() || []))
+    .pipe(z.array(z.ipv4()).max(10)),
   /** Network slots kept ready; 0 keeps none. */
   THAW_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
   /** What new VMs run under. */
@@ -91,6 +97,7 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     run: value.THAW_RUN,
     versionDir: value.THAW_VERSION_DIR,
     uplink: value.THAW_UPLINK,
+    dnsServers: value.THAW_DNS_SERVERS,
     slotPool: value.THAW_SLOT_POOL,
     vmm: value.THAW_VMM,
     firecracker: value.THAW_FIRECRACKER_BIN,

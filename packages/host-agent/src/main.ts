@@ -71,6 +71,7 @@ async function main(): Promise<void> {
           size: config.slotPool,
           uidBase: config.uidBase,
           uplink: config.uplink,
+          dnsServers: config.dnsServers,
           clientUids: [await userId('thaw')],
           keep,
           log,

@@ -179,6 +179,56 @@ const e2b: Migration = {
   },
 };
 
+const teams: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`
+      alter table teams
+        add column granted_sandboxes integer, add column granted_vcpus integer,
+        add column granted_memory_mb integer, add column granted_disk_mb integer,
+        add column closing_at timestamptz(3),
+        add constraint teams_name unique (name)`.execute(db);
+    // There was one team, so whoever could administrate it could do everything there was.
+    await sql`alter table api_keys add column operator boolean not null default false`.execute(db);
+    await sql`update api_keys set operator = admin where team_id = 'default'`.execute(db);
+    await sql`
+      alter table api_keys add constraint api_keys_operator check (not operator or (admin and team_id = 'default'))`.execute(
+      db,
+    );
+    await sql`
+      create table template_owners (
+        template_id text primary key,
+        team_id text not null references teams(id),
+        created_at timestamptz(3) not null default now()
+      )`.execute(db);
+    await sql`
+      insert into template_owners (template_id, team_id)
+      select id, team_id from templates where team_id is not null`.execute(db);
+    // Neither keys nor teams are referred to: a line outlives both.
+    await sql`
+      create table audit (
+        id text primary key,
+        created_at timestamptz(3) not null,
+        team_id text,
+        key_id text,
+        actor text not null,
+        verb text not null,
+        target text not null,
+        outcome text not null,
+        status integer,
+        address text,
+        request_id text
+      )`.execute(db);
+    await sql`create index audit_list on audit (created_at desc, id desc)`.execute(db);
+    await sql`create index audit_of_team on audit (team_id, created_at desc, id desc)`.execute(db);
+    await sql`
+      create or replace function refuse_change() returns trigger language plpgsql as
+        $$ begin raise exception 'lines of the audit log do not change'; end $$`.execute(db);
+    await sql`
+      create trigger audit_is_appended_to before update on audit
+        for each statement execute function refuse_change()`.execute(db);
+  },
+};
+
 const snapshots: Migration = {
   async up(db: Kysely<unknown>) {
     // A tag is a template row of its own, as it is a head of its own on the host.
@@ -214,6 +264,7 @@ const MIGRATIONS: Record<string, Migration> = {
   '0004_events': events,
   '0005_template_errors': templateErrors,
   '0006_e2b': e2b,
+  '0007_teams': teams,
   '0008_snapshots': snapshots,
   '0010_sandbox_changes': sandboxChanges,
 };

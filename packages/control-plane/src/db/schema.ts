@@ -119,6 +119,8 @@ export interface ApiKeyTable extends QuotaColumns {
   name: Generated<string>;
   /** May make, change and revoke keys. */
   admin: Generated<boolean>;
+  /** May administrate all teams; only of keys of the default team that may administrate. */
+  operator: Generated<boolean>;
   /** SHA-256 of the key, hex. */
   hash: string;
   /** The first characters, to tell keys apart in a list. */
@@ -128,10 +130,45 @@ export interface ApiKeyTable extends QuotaColumns {
   revoked_at: Date | null;
 }
 
-export interface TeamTable extends QuotaColumns {
+/** What the operator lets a team have at once, whatever quota it gives itself; null: no limit. */
+interface GrantColumns {
+  granted_sandboxes: number | null;
+  granted_vcpus: number | null;
+  granted_memory_mb: number | null;
+  granted_disk_mb: number | null;
+}
+
+export interface TeamTable extends QuotaColumns, GrantColumns {
   id: string;
   name: string;
   created_at: CreatedAt;
+  /** Since when it is being deleted: nothing is made for it any more. */
+  closing_at: Date | null;
+}
+
+/** Whose a template is, from before a host is asked to make it. */
+export interface TemplateOwnerTable {
+  template_id: string;
+  team_id: string;
+  created_at: CreatedAt;
+}
+
+/** A line for each request that was to change something. Lines are added, and forgotten when they are old. */
+export interface AuditTable {
+  /** Sorts by time. */
+  id: ColumnType<string, string, never>;
+  created_at: ColumnType<Date, Date, never>;
+  /** Null: the request had no valid key. */
+  team_id: ColumnType<string | null, string | null, never>;
+  key_id: ColumnType<string | null, string | null, never>;
+  actor: ColumnType<string, string, never>;
+  verb: ColumnType<string, string, never>;
+  /** Ids and names, with spaces between. */
+  target: ColumnType<string, string, never>;
+  outcome: ColumnType<string, string, never>;
+  status: ColumnType<number | null, number | null, never>;
+  address: ColumnType<string | null, string | null, never>;
+  request_id: ColumnType<string | null, string | null, never>;
 }
 
 /** Which installation a host's rows belong to. */
@@ -157,11 +194,13 @@ export interface EventTable {
 }
 
 export interface Schema {
+  audit: AuditTable;
   events: EventTable;
   hosts: HostTable;
   sandboxes: SandboxTable;
   templates: TemplateTable;
   builds: BuildTable;
+  template_owners: TemplateOwnerTable;
   api_keys: ApiKeyTable;
   teams: TeamTable;
 }

@@ -5,7 +5,7 @@ import type { Plane } from '../plane.ts';
 import { type Address, AGENT_PORT, addressOf, CONTROL_PORT, isInternalPath } from './address.ts';
 import { type Directory, TooManyLooks } from './directory.ts';
 import type { Lines } from './line.ts';
-import { refuse } from './refusal.ts';
+import { type Refusal, refuse } from './refusal.ts';
 import { isReachable, type Route, restOf } from './route.ts';
 import { isOver, isSameToken, isSignedWith, type Signed, signedOf } from './signature.ts';
 import type { Signatures } from './signatures.ts';
@@ -96,7 +96,7 @@ async function awaken(gate: Gate, route: Route, to: Address, asked: Asked): Prom
   if (rest === 'gone') throw refuse.notFound(route.id);
   if (rest === 'moving') throw refuse.moving(route.id);
   requireTrafficToken(route, to, asked);
-  requireWakeToken(route, to, asked);
+  if (!isWelcome(route, to, asked)) throw preflightOf(asked) ?? refuse.wake(route.id);
   // Nothing there is for clients, so nothing is started for it.
   if (to.port === CONTROL_PORT) throw refuse.notFound(route.id);
   try {
@@ -123,16 +123,19 @@ function requireTrafficToken(route: Route, { port }: Address, { headers }: Asked
     throw refuse.traffic(route.id);
 }
 
-/** The agent would refuse who has no token: nobody wakes a sandbox only to be refused. */
-function requireWakeToken(route: Route, { port }: Address, asked: Asked): void {
-  const { accessToken } = route;
-  if (port !== AGENT_PORT || accessToken === null) return;
+/** A browser asks first whether it may ask; the sandbox need not be awake for that. */
+function preflightOf({ method, headers }: Asked): Refusal | undefined {
+  const wanted = headers['access-control-request-method'];
+  if (method !== 'OPTIONS' || wanted === undefined) return undefined;
+  return refuse.preflight(wanted, headers['access-control-request-headers'] ?? '*');
+}
+
+/** The agent would refuse who has no token: nobody wakes a sandbox only to be refused, nor keeps it from being idle. */
+export function isWelcome({ accessToken }: Route, { port }: Address, asked: Asked): boolean {
+  if (port !== AGENT_PORT || accessToken === null) return true;
   const given = asked.headers['x-access-token'];
-  const allowed =
-    given !== undefined
-      ? isSameToken(given, accessToken)
-      : isSignedNow(signedOf(asked.method, asked.target), accessToken);
-  if (!allowed) throw refuse.wake(route.id);
+  if (given !== undefined) return isSameToken(given, accessToken);
+  return isSignedNow(signedOf(asked.method, asked.target), accessToken);
 }
 
 function isSignedNow(signed: Signed | undefined, token: string): boolean {

@@ -7,7 +7,7 @@ import type { Logger } from 'pino';
 import { asDatabaseError, type Database } from '../db/connect.ts';
 import { Session } from '../db/session.ts';
 import { watchSandboxes } from '../sandbox/moved.ts';
-import { isReachable, type Route, staysAt } from './route.ts';
+import { type Route, staysAt } from './route.ts';
 import { findRoutes, listRoutes, toRoute } from './table.ts';
 
 /** A state that refuses is this old at most, where nobody told of a change. */
@@ -103,11 +103,6 @@ export class Directory implements AsyncDisposable {
     const isFresh = looked !== undefined && performance.now() - looked < FRESH_MS;
     if (!isFresh || this.#entries.get(id)?.stale === true) await this.#load(id);
     return this.find(id);
-  }
-
-  /** Every sandbox that runs. */
-  *reachable(): Generator<Route> {
-    for (const { route, stale } of this.#entries.values()) if (!stale && isReachable(route)) yield route;
   }
 
   /** Every sandbox that has not ended. */

@@ -20,6 +20,8 @@ export interface Errand {
   route: Passage;
   line: Line;
   place: Place;
+  /** Called when it reaches the guest; disposed of when it is over. */
+  use: () => Disposable;
   /** On a connection that nothing has used before. */
   fresh: boolean;
   /** The client waits for a word before it sends its body. */
@@ -57,10 +59,12 @@ export function forward(errand: Errand): Promise<Outcome> {
   });
   const { promise, resolve } = Promise.withResolvers<Outcome>();
   let sent = false;
+  let use: Disposable | undefined;
   let answer: IncomingMessage | undefined;
   let finished = false;
   const settle = (outcome: Outcome) => {
     held[Symbol.dispose]();
+    use?.[Symbol.dispose]();
     response.off('close', closed);
     request.unpipe(outgoing);
     outgoing.destroy();
@@ -91,6 +95,7 @@ export function forward(errand: Errand): Promise<Outcome> {
   });
   outgoing.on('socket', () => {
     sent = true;
+    use = errand.use();
     if (body) request.pipe(outgoing);
     else outgoing.end();
   });

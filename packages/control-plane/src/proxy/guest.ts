@@ -56,7 +56,8 @@ export class GuestAgent extends http.Agent {
    */
   constructor(gone: AbortSignal, keeps: boolean) {
     const maxFreeSockets = keeps ? KEEP_MAX : 0;
-    super({ keepAlive: true, timeout: KEEP_FOR_MS, maxFreeSockets, scheduling: 'lifo' });
+    const kept = { keepAlive: true, keepAliveMsecs: PEER_CHECK_MS, timeout: KEEP_FOR_MS };
+    super({ ...kept, maxFreeSockets, scheduling: 'lifo' });
     this.#gone = gone;
   }
 

@@ -1,4 +1,5 @@
 /** What goes to each sandbox now: bounded, and cut when the sandbox is gone. */
+import { setMaxListeners } from 'node:events';
 import { GuestAgent } from './guest.ts';
 
 /** Requests and tunnels that one sandbox, and all together, may have open. */
@@ -18,8 +19,9 @@ export class Line {
   readonly onceAgent = new GuestAgent(this.#gone.signal, false);
   readonly #cuts = new Set<() => void>();
 
-  get open(): number {
-    return this.#cuts.size;
+  constructor() {
+    // Everything that is being connected listens to it.
+    setMaxListeners(0, this.#gone.signal);
   }
 
   get isGone(): boolean {
@@ -27,7 +29,7 @@ export class Line {
   }
 
   get isUnused(): boolean {
-    return this.open === 0 && Object.keys(this.agent.freeSockets).length === 0;
+    return this.#cuts.size === 0 && Object.keys(this.agent.freeSockets).length === 0;
   }
 
   /** `cut` is called once if the sandbox leaves before what this answers is disposed of. */
@@ -55,10 +57,6 @@ export class Lines implements Disposable {
 
   constructor(limits: LineLimits) {
     this.#limits = limits;
-  }
-
-  get open(): number {
-    return this.#open;
   }
 
   of(id: string): Line {

@@ -3,8 +3,10 @@ import http from 'node:http';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { readConfig } from '../config.ts';
 import { TestPlane, until } from '../testing.ts';
 import { ask, newAddress, open, type Service, sandboxAt, service } from './fixture.ts';
+import { startProxy } from './proxy.ts';
 
 /** Says what it was asked. */
 function echo(): http.Server {
@@ -156,5 +158,64 @@ describe('the proxy', () => {
     const after = await ask({ proxy, host: host(slow.port, own) });
     assert.equal(JSON.parse(after.body).message, 'The sandbox was not found');
     await until(() => slow.sockets.size === 0);
+  });
+});
+
+describe('the end of the proxy', () => {
+  it('lets answers end, closes what is idle, and cuts what has no end', async () => {
+    const plane = await TestPlane.start({ proxy: true });
+    const guest = newAddress();
+    let finish = () => {};
+    await using app = await service(
+      guest,
+      http.createServer((request, response) => {
+        if (request.url === '/idle') return response.end();
+        response.write('begun ');
+        if (request.url === '/slow') finish = () => response.end('done');
+      }),
+    );
+    const id = await sandboxAt(plane, guest);
+    const at = { proxy: plane.running.proxy.url!, host: `${app.port}-${id}.x.y` };
+    const agent = new http.Agent({ keepAlive: true });
+    await ask({ ...at, path: '/idle', agent });
+    const slow = text(await open({ ...at, path: '/slow' }));
+    const endless = assert.rejects(text(await open(at)), { code: 'ECONNRESET' });
+    const begun = performance.now();
+    const ended = plane[Symbol.asyncDispose]();
+    await until(async () =>
+      ask({ ...at, path: '/idle' }).then(
+        () => false,
+        () => true,
+      ),
+    );
+    finish();
+    assert.equal(await slow, 'begun done');
+    await endless;
+    await ended;
+    assert.ok(performance.now() - begun < 8_000);
+    agent.destroy();
+  });
+
+  it('says that its port is taken', async () => {
+    await using other = await service('127.0.0.1', http.createServer());
+    const environment = { DATABASE_URL: 'postgres://x', THAW_PROXY_LISTEN: `127.0.0.1:${other.port}` };
+    const { proxy } = readConfig(environment);
+    await using plane = await TestPlane.start();
+    await assert.rejects(startProxy(plane.running.plane, proxy, { databaseUrl: undefined }), {
+      kind: 'conflict',
+      message: /THAW_PROXY_LISTEN is 127\.0\.0\.1:\d+: another program listens there/,
+    });
+  });
+
+  it('has the settings that go together', () => {
+    const read = (own: NodeJS.ProcessEnv) => readConfig({ DATABASE_URL: 'postgres://x', ...own }).proxy;
+    assert.deepEqual(read({}).listen, { host: '127.0.0.1', port: 8081 });
+    assert.deepEqual(read({ THAW_LISTEN: '127.0.0.1:0' }).listen, { host: '127.0.0.1', port: 0 });
+    assert.equal(read({ THAW_PROXY_LISTEN: 'off' }).listen, undefined);
+    const tls = { THAW_PROXY_TLS_CERT: 'c', THAW_PROXY_TLS_KEY: 'k' };
+    assert.throws(() => read(tls), /go together/);
+    assert.throws(() => read({ THAW_PROXY_TLS_LISTEN: '[::]:3443' }), /go together/);
+    const both = read({ ...tls, THAW_PROXY_TLS_LISTEN: '[::]:3443' });
+    assert.deepEqual(both.tlsListen, { host: '::', port: 3443 });
   });
 });

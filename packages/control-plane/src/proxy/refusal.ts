@@ -16,12 +16,18 @@ export class Refusal extends Error {
   readonly status: number;
   /** A string is sent as text. */
   readonly body: RefusalBody | string;
+  readonly headers: Record<string, string>;
 
-  constructor(body: RefusalBody | string, status = typeof body === 'string' ? 400 : body.code) {
+  constructor(
+    body: RefusalBody | string,
+    status = typeof body === 'string' ? 400 : body.code,
+    headers: Record<string, string> = {},
+  ) {
     super(typeof body === 'string' ? body : body.message);
     this.name = 'Refusal';
     this.status = status;
     this.body = body;
+    this.headers = headers;
   }
 }
 
@@ -54,6 +60,13 @@ export const refuse = {
     }),
   moving: (sandboxId: string) =>
     new Refusal({ sandboxId, message: 'The sandbox is being paused or resumed, try again', code: 409 }),
+  /** Not a refusal but leave to ask, as the guest agent gives it: a browser asks for that without any token. */
+  preflight: (method: string, headers: string) =>
+    new Refusal('', 204, {
+      'access-control-allow-methods': method,
+      'access-control-allow-headers': headers,
+      'access-control-max-age': '600',
+    }),
   internalPath: (path: string) => new Refusal({ message: 'not found', path, code: 404 }),
   tooMany: (sandboxId: string | undefined, message: string) =>
     new Refusal({ ...(sandboxId !== undefined && { sandboxId }), message, code: 429 }),
@@ -74,8 +87,8 @@ export function answer(response: ServerResponse, refusal: Refusal, asked: Incomi
   if (response.req.httpVersionMajor === 1) response.statusMessage = STATUS_CODES[status] ?? '';
   response.sendDate = true;
   response.writeHead(status, {
-    'content-type': type,
-    'content-length': Buffer.byteLength(text),
+    ...(status !== 204 && { 'content-type': type, 'content-length': Buffer.byteLength(text) }),
+    ...refusal.headers,
     'cache-control': 'no-store',
     // A page's script can tell why it got nothing.
     'access-control-allow-origin': '*',

@@ -3,7 +3,7 @@ import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { requestId } from '../http/request.ts';
 import type { Address } from './address.ts';
-import { type Asked, admit, destination, type Gate, look, type Passage } from './admit.ts';
+import { type Asked, admit, destination, type Gate, isWelcome, look, type Passage } from './admit.ts';
 import { drain } from './client.ts';
 import { forward, type Outcome } from './forward.ts';
 import { NoConnection } from './guest.ts';
@@ -13,8 +13,16 @@ import { answer, Refusal, refuse } from './refusal.ts';
 import { isReachable, staysAt } from './route.ts';
 import { tunnel } from './tunnel.ts';
 
-type Send = (passage: Passage, to: Address, target: string, round: number) => Promise<Outcome>;
+type Send = (errand: {
+  route: Passage;
+  to: Address;
+  target: string;
+  use: () => Disposable;
+  round: number;
+}) => Promise<Outcome>;
 
+/** Who gets nothing of a sandbox does not keep it awake. */
+const UNUSED: Disposable = { [Symbol.dispose]() {} };
 /** Times that a request is sent anew because its sandbox went away before it was sent. */
 const ROUNDS = 4;
 
@@ -26,10 +34,8 @@ export async function serveRequest(
 ): Promise<void> {
   request.on('error', () => {});
   response.on('error', () => {});
-  const send: Send = (route, to, target, round) => {
-    const [line, place] = lineTo(gate, route, to);
-    return forward({ request, response, target, to, route, line, place, expects, fresh: round > 0 });
-  };
+  const send: Send = ({ round, ...errand }) =>
+    forward({ ...errand, ...lineTo(gate, errand), request, response, expects, fresh: round > 0 });
   proxyOpen.inc({ kind: 'request' });
   await serve(gate, request, response, send);
   proxyOpen.dec({ kind: 'request' });
@@ -51,15 +57,13 @@ export async function serveTunnel(
     proxyOpen.inc({ kind: 'tunnel' });
     return { [Symbol.dispose]: () => proxyOpen.dec({ kind: 'tunnel' }) };
   };
-  const send: Send = (route, to, target) => {
-    const [line, place] = lineTo(gate, route, to);
-    return tunnel({ request, response, socket, head, target, to, route, line, place, onOpen });
-  };
+  const send: Send = (errand) =>
+    tunnel({ ...errand, ...lineTo(gate, errand), request, response, socket, head, onOpen });
   await serve(gate, request, response, send);
 }
 
-function lineTo(gate: Gate, route: Passage, to: Address) {
-  return [gate.lines.of(route.id), { host: route.hostIp, port: to.port }] as const;
+function lineTo(gate: Gate, { route, to }: { route: Passage; to: Address }) {
+  return { line: gate.lines.of(route.id), place: { host: route.hostIp, port: to.port } };
 }
 
 /** Sees to one request until it is over; whatever happens, it is answered or cut. */
@@ -76,7 +80,8 @@ async function serve(
   try {
     outcome = await attend(gate, request, gone.signal, send);
   } catch (error) {
-    outcome = error instanceof Refusal ? error : unexpected(gate, error);
+    if (error instanceof Refusal) outcome = error;
+    else outcome = gone.signal.aborted ? { kind: 'cut' } : unexpected(gate, error);
   }
   if (outcome instanceof Refusal) {
     proxyRequests.inc({ by: 'proxy', status: `${outcome.status}` });
@@ -112,8 +117,8 @@ async function attend(
   for (let round = 0; ; round++) {
     const route = await admit(gate, to, asked);
     if (gone.aborted) return { kind: 'cut' };
-    using _ = gate.plane.activity.during(route.id);
-    const outcome = await send(route, to, asked.target, round);
+    const use = () => (isWelcome(route, to, asked) ? gate.plane.activity.during(route.id) : UNUSED);
+    const outcome = await send({ route, to, target: asked.target, use, round });
     if (outcome.kind !== 'unsent' && outcome.kind !== 'unanswered') return outcome;
     if (gone.aborted) return { kind: 'cut' };
     const now = await look(gate.directory, route.id);

@@ -40,11 +40,13 @@ export function tunnel(errand: TunnelErrand): Promise<Outcome> {
   });
   const { promise, resolve } = Promise.withResolvers<Outcome>();
   let sent = false;
+  let use: Disposable | undefined;
   let answered: { status: number; headMs: number } | undefined;
   let guest: Duplex | undefined;
   let broken = false;
   const settle = (outcome: Outcome) => {
     held[Symbol.dispose]();
+    use?.[Symbol.dispose]();
     socket.off('close', closed);
     outgoing.destroy();
     guest?.destroy();
@@ -72,6 +74,7 @@ export function tunnel(errand: TunnelErrand): Promise<Outcome> {
   });
   outgoing.on('socket', () => {
     sent = true;
+    use = errand.use();
   });
   outgoing.on('upgrade', (incoming, upgraded, head) => {
     heard(incoming);

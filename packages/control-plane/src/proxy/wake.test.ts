@@ -119,6 +119,17 @@ describe('traffic to a paused sandbox', () => {
       assert.equal(told.status, 403, path);
       assert.deepEqual(Object.keys(JSON.parse(told.body)), ['sandboxId', 'message', 'code']);
     }
+    const preflight = await ask({
+      ...{ proxy, host: `49983-${id}.x.y`, method: 'OPTIONS' },
+      headers: {
+        'Access-Control-Request-Method': 'POST',
+        'Access-Control-Request-Headers': 'x-access-token',
+      },
+    });
+    assert.deepEqual(
+      [preflight.status, preflight.headers['access-control-allow-headers'], preflight.body],
+      [204, 'x-access-token', ''],
+    );
     assert.equal((await to(id, 49_983, '/init', { 'X-Access-Token': token })).status, 404);
     assert.match((await to(id, 49_982, '/', { 'X-Access-Token': token })).body, /was not found/);
     assert.equal(resumes(), 0);
@@ -127,6 +138,23 @@ describe('traffic to a paused sandbox', () => {
     assert.equal(resumes(), 1);
     await pause(id);
     assert.equal((await to(id, 49_983, '/health', { 'X-Access-Token': token })).status, 200);
+  });
+
+  it('is use of a sandbox, unless it gets nothing of it', async () => {
+    const id = await make();
+    const token = await tokenOf(id);
+    const { activity } = plane.running.plane;
+    await activity.flush();
+    await to(id, 1);
+    await to(id, 49_982);
+    await to(id, 49_983);
+    await to(id, 49_983, '/health', { 'X-Access-Token': 'wrong' });
+    assert.equal(activity.has(id), false);
+    await to(id, 49_983, '/health', { 'X-Access-Token': token });
+    assert.equal(activity.has(id), true);
+    await activity.flush();
+    await to(id);
+    assert.equal(activity.has(id), true);
   });
 
   it('asks for the traffic token where traffic is not public', async () => {

@@ -10,6 +10,7 @@ import type { SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
 import type { Ingress } from '../db/schema.ts';
 import { toNetwork } from '../host/agent.ts';
+import { noteTarget } from '../http/request.ts';
 import type { Plane } from '../plane.ts';
 import { baseOf } from '../template/name.ts';
 import { resolveTemplate } from '../template/resolve.ts';
@@ -41,11 +42,13 @@ export async function createSandbox(
   wish: CreateSandbox,
   e2b?: E2bCreate,
 ): Promise<Done> {
+  noteTarget(wish.template);
   const template = await resolveTemplate(plane, teamId, wish.template);
   const size = sizeOf(template, wish);
   await checkAgainstHost(plane, size);
 
   const id = newSandboxId();
+  noteTarget(id);
   const row = {
     id,
     team_id: teamId,

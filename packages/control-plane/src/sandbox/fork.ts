@@ -6,6 +6,7 @@ import { type Fork, type ForkSandbox, isErrorKind, newSandboxId, ThawError, told
 import type { ForkedSandbox, SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
 import { toNetwork } from '../host/agent.ts';
+import { noteTarget } from '../http/request.ts';
 import type { Plane } from '../plane.ts';
 import { recordStart } from './record-start.ts';
 import { type Done, requireSandbox, toSandbox, wrongState } from './sandbox.ts';
@@ -65,6 +66,7 @@ async function insertChildren(
   const { timeout_sec, ttl_sec } = ttlSec === undefined ? source : { timeout_sec: 0, ttl_sec: ttlSec };
   await admit(plane.db, owner, async (db) => {
     for (const id of ids) {
+      noteTarget(id);
       await insertSandbox(db, {
         ...{ id, team_id: owner.teamId, key_id: owner.keyId, plane: plane.id, host_id: source.host_id },
         ...{ template_id, template, vcpus, memory_mb, disk_mb, timeout_sec, on_timeout, auto_resume },

@@ -1,11 +1,12 @@
 import { type CreateSnapshot, newTemplateId, type TemplateInfo, ThawError } from '@thaw/api';
 import { isTaken, throughOutage } from '../db/connect.ts';
+import { noteTarget } from '../http/request.ts';
 import type { Plane } from '../plane.ts';
 import { requireSandbox, wrongState } from '../sandbox/sandbox.ts';
 import { transition } from '../sandbox/transition.ts';
 import { baseOf, tagged, tagOf, verbKey } from './name.ts';
 import { recordTemplate } from './sync.ts';
-import { findTags, findTemplate, type TemplateRow } from './table.ts';
+import { findTags, findTemplate, insertOwner, type TemplateRow } from './table.ts';
 import { toTemplate } from './template.ts';
 import { warmUp } from './warm-up.ts';
 
@@ -23,7 +24,7 @@ export async function createSnapshot(
 /**
  * Freezes a sandbox into a template; the sandbox keeps its state. Overwriting moves the template's head to the new
  * build: nothing of the old one is touched before the new one is complete. A name with a tag makes a head of its own for
- * the template of that name, or the first of a new one. `after`: waits for what else is being done to the template.
+ * the template of that name, or the first of a new one. `after`: waits for what else is being done to template and sandbox.
  */
 export async function freeze(
   plane: Plane,
@@ -32,33 +33,36 @@ export async function freeze(
   overwrite: boolean,
   order: 'run' | 'after' = 'run',
 ): Promise<{ row: TemplateRow; timings: Record<string, number> }> {
+  noteTarget(wish.sandbox_id);
   const freshId = newTemplateId();
   const name = wish.name === undefined ? freshId : tagged(baseOf(wish.name), tagOf(wish.name));
+  if (wish.name !== undefined) noteTarget(name);
   const key = `snapshot ${name} ${wish.sandbox_id} ${overwrite} ${JSON.stringify(wish.warm_up)}`;
   const busy = `template ${name} is being written`;
   return plane.templateVerbs[order](verbKey(teamId, name), key, busy, async () => {
     const taken = checkName(await findTemplate(plane.db, teamId, name), name, overwrite);
     if (wish.warm_up !== undefined) await warmUp(plane, teamId, wish.sandbox_id, wish.warm_up);
-    const sandbox = await requireSandbox(plane, teamId, wish.sandbox_id);
-    if (sandbox.status !== 'running' && sandbox.status !== 'paused') throw wrongState(sandbox);
+    const { id } = await requireSandbox(plane, teamId, wish.sandbox_id);
     const templateId = taken?.id ?? (await newTagId(plane, teamId, name, freshId));
-    const done = await plane.verbs.run(
-      sandbox.id,
-      `snapshot ${name}`,
-      `sandbox ${sandbox.id} is snapshotting`,
-      () =>
-        transition(plane, sandbox, {
-          from: ['running', 'paused'],
-          through: 'snapshotting',
-          act: async () => {
-            const { template, sandbox: info } = await plane.host.snapshot(sandbox.id, templateId, name);
-            return { info, value: template };
-          },
-        }),
-    );
+    if (!taken) await insertOwner(plane.db, templateId, teamId);
+    noteTarget(templateId);
+    const frozen = `sandbox ${id} is snapshotting`;
+    const { done, parent } = await plane.verbs[order](id, `snapshot ${name}`, frozen, async () => {
+      const sandbox = await requireSandbox(plane, teamId, id);
+      if (sandbox.status !== 'running' && sandbox.status !== 'paused') throw wrongState(sandbox);
+      const done = await transition(plane, sandbox, {
+        from: ['running', 'paused'],
+        through: 'snapshotting',
+        act: async () => {
+          const { template, sandbox: info } = await plane.host.snapshot(id, templateId, name);
+          return { info, value: template };
+        },
+      });
+      return { done, parent: sandbox.build_id };
+    });
     const row = await throughOutage(async () => {
-      const more = { created_at: new Date(), source_sandbox_id: sandbox.id };
-      await recordTemplate(plane, done.value, teamId, sandbox.build_id, more).catch((error) =>
+      const more = { created_at: new Date(), source_sandbox_id: id };
+      await recordTemplate(plane, done.value, teamId, parent, more).catch((error) =>
         giveUpTaken(plane, templateId, name, error),
       );
       return findTemplate(plane.db, teamId, templateId);

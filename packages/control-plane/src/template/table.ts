@@ -114,6 +114,31 @@ export async function upsertTemplate(db: Database, template: Insertable<Template
     .execute();
 }
 
+/** To be written before a host is asked to make the template: whoever finds it there can tell whose it is. */
+export async function insertOwner(db: Database, templateId: string, teamId: string): Promise<void> {
+  await db
+    .insertInto('template_owners')
+    .values({ template_id: templateId, team_id: teamId })
+    .onConflict((conflict) => conflict.column('template_id').doNothing())
+    .execute();
+}
+
+/** The owners of templates, by id. */
+export async function listOwners(db: Database): Promise<ReadonlyMap<string, string>> {
+  const rows = await db.selectFrom('template_owners').select(['template_id', 'team_id']).execute();
+  return new Map(rows.map(({ template_id, team_id }) => [template_id, team_id]));
+}
+
+/** Forgets who owns what is neither in `present` nor in a row, and should have been made long ago. */
+export async function pruneOwners(db: Database, present: readonly string[]): Promise<void> {
+  await db
+    .deleteFrom('template_owners')
+    .where(sql<boolean>`created_at < now() - interval '1 hour'`)
+    .where('template_id', 'not in', (query) => query.selectFrom('templates').select('id'))
+    .$if(present.length > 0, (query) => query.where('template_id', 'not in', [...present]))
+    .execute();
+}
+
 /** The row stays as it is otherwise. */
 export async function markTemplate(db: Database, id: string, errorReason: string): Promise<void> {
   await db.updateTable('templates').set({ error_reason: errorReason }).where('id', '=', id).execute();

@@ -88,6 +88,11 @@ export function slotAddresses(block: Block, index: number): SlotAddresses {
   };
 }
 
+/** Where the host answers guests' DNS: of the links' range, so that what it asks leaves as guests' packets do. */
+export function dnsAddress({ links }: Pick<Block, 'links'>): string {
+  return formatAddress(links.base);
+}
+
 export function netnsPrefix(instance: string): string {
   return `thaw-${instance}-`;
 }

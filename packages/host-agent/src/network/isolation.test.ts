@@ -3,7 +3,6 @@ import { after, before, test } from 'node:test';
 import { run } from '../os/run.ts';
 import { GATEWAY_MAC } from './addresses.ts';
 import { OPEN_EGRESS } from './egress.ts';
-import { applyRules } from './firewall.ts';
 import { buildInternet, FORBIDDEN, ip, onOwnHost } from './fixture/own-host.ts';
 import type { Probe } from './fixture/peer.ts';
 import {
@@ -14,6 +13,7 @@ import {
   startGuest,
   temporaryFolder,
 } from './fixture/peers.ts';
+import { applyRules } from './nft.ts';
 import type { Slot, SlotPool } from './pool.ts';
 
 const PORTS = [22, 53, 80, 443, 8080, 49982, 49983];

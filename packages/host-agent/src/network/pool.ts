@@ -11,6 +11,7 @@ import { Steps } from '../os/step.ts';
 import {
   type Block,
   DEFAULT_RANGES,
+  dnsAddress,
   instanceId,
   linkPrefix,
   netnsPrefix,
@@ -23,6 +24,7 @@ import {
   TAP,
 } from './addresses.ts';
 import { type Claim, claimBlock, leaveClaim, releaseClaim } from './claim.ts';
+import { Forwarder } from './dns/forwarder.ts';
 import type { Egress } from './egress.ts';
 import { Firewall, OWN_TABLES, removeTable } from './firewall.ts';
 import { droppingForwardChains, links, namespaces } from './inventory.ts';
@@ -43,6 +45,10 @@ export interface NetworkOptions {
   uidBase: number;
   /** `DEVICE` or `DEVICE/GATEWAY`; the default route's device unless given. */
   uplink?: string | undefined;
+  /** Who is asked for the domains of sandboxes that do not say whom; 8.8.8.8 by the guests' way out without any. */
+  dnsServers?: readonly string[];
+  /** Seconds for which an answer opens addresses, at least and at most. */
+  dnsTtlSec?: { min: number; max: number };
   /** Users besides root that may connect to guests: the control plane's. */
   clientUids: readonly number[];
   /** Slots of sandboxes that still run from before; the others of this instance are swept. */
@@ -53,6 +59,9 @@ export interface NetworkOptions {
   claimsDir?: string;
   plug?: Plug;
 }
+
+/** Some programs keep what they resolved for half a minute whatever its time to live (RFC 1035) is. */
+const DNS_TTL_SEC = { min: 30, max: 3600 };
 
 /** A network of one sandbox's own, from `take` until `release`. */
 export interface Slot {
@@ -86,6 +95,7 @@ export class SlotPool implements Slots, AsyncDisposable {
   readonly #steps: Steps;
   readonly #block: Block;
   readonly #firewall: Firewall;
+  readonly #forwarder: Forwarder;
   readonly #free: number[];
   readonly #warm: SlotAddresses[] = [];
   readonly #taken = new Map<number, Slot>();
@@ -95,11 +105,12 @@ export class SlotPool implements Slots, AsyncDisposable {
   #filling: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
-  private constructor(options: NetworkOptions, block: Block, firewall: Firewall) {
+  private constructor(options: NetworkOptions, block: Block, firewall: Firewall, forwarder: Forwarder) {
     this.#options = options;
     this.#steps = options.steps ?? new Steps();
     this.#block = block;
     this.#firewall = firewall;
+    this.#forwarder = forwarder;
     this.#kept = new Set(options.keep?.map(({ index }) => index));
     this.#free = Array.from({ length: block.slots }, (_, i) => i + 1).filter(
       (index) => !this.#kept.has(index),
@@ -120,9 +131,21 @@ export class SlotPool implements Slots, AsyncDisposable {
     undo.defer(() => leaveClaim(claimsDir, instance));
     await sweepSlots(instance, new Set(keep.map(({ index }) => index)), log);
     const guardUplink = uplink !== undefined && (await enableForwarding(claimsDir, instance, uplink.device));
-    const firewall = new Firewall({ block, uplink: uplink?.device, clientUids, guardUplink });
-    await firewall.install(keep.map(({ index, egress }) => ({ slot: slotAddresses(block, index), egress })));
     await addRoutes(block, uplink);
+    const address = dnsAddress(block);
+    let firewall: Firewall | undefined;
+    const forwarder = undo.use(
+      await Forwarder.open({
+        address,
+        servers: options.dnsServers ?? [],
+        ttlSec: options.dnsTtlSec ?? DNS_TTL_SEC,
+        clientAt: (source) => firewall?.clientAt(source),
+        warn: (error) => log.warn({ err: error }, 'a question of a guest could not be answered'),
+      }),
+    );
+    const dns = { address, port: forwarder.port };
+    firewall = undo.use(new Firewall({ block, uplink: uplink?.device, clientUids, guardUplink, dns }));
+    await firewall.install(keep.map(({ index, egress }) => ({ slot: slotAddresses(block, index), egress })));
     if (uplink === undefined) log.warn({}, 'no default route: sandboxes have no internet');
     const dropping = await droppingForwardChains(OWN_TABLES);
     if (dropping.length > 0) {
@@ -131,7 +154,7 @@ export class SlotPool implements Slots, AsyncDisposable {
         'other firewall chains drop forwarded packets: sandboxes may have no internet',
       );
     }
-    const pool = new SlotPool(options, block, firewall);
+    const pool = new SlotPool(options, block, firewall, forwarder);
     undo.move();
     pool.#fill();
     return pool;
@@ -195,6 +218,7 @@ export class SlotPool implements Slots, AsyncDisposable {
       openEgress: async () => {
         if (released !== undefined) throw new ThawError('internal', 'the network slot was released');
         await this.#steps.run('network:open-egress', () => openSlot(addresses));
+        this.#firewall.hear(addresses);
       },
       release: () => {
         released ??= this.#release(addresses);
@@ -256,6 +280,8 @@ export class SlotPool implements Slots, AsyncDisposable {
     const claimsDir = this.#options.claimsDir ?? CLAIMS_DIR;
     await this.#filling;
     for (const slot of this.#warm.splice(0)) await this.#remove(slot);
+    await this.#forwarder[Symbol.asyncDispose]();
+    await this.#firewall[Symbol.asyncDispose]();
     if (this.#taken.size > 0 || this.#kept.size > 0) return leaveClaim(claimsDir, this.instance);
     await this.#firewall.uninstall();
     await removeRoutes(this.#block);

@@ -10,9 +10,10 @@ import {
   type SlotAddresses,
   TAP,
 } from './addresses.ts';
-import { applyRules, slotRules } from './firewall.ts';
 import { links, namespaces } from './inventory.ts';
+import { applyRules } from './nft.ts';
 import { interfaceSetting, netnsPath } from './paths.ts';
+import { slotRules } from './ruleset.ts';
 
 /** `ip` lines, run in the namespace, that create the interface a guest is attached to. */
 export type Plug = (slot: SlotAddresses) => string[];

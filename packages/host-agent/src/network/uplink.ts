@@ -2,7 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
 import { run } from '../os/run.ts';
-import { type Block, formatRange } from './addresses.ts';
+import { type Block, dnsAddress, formatRange } from './addresses.ts';
 import { amendClaim } from './claim.ts';
 import { defaultUplink, routes } from './inventory.ts';
 import { interfaceSetting } from './paths.ts';
@@ -48,10 +48,11 @@ export async function findUplink(text: string | undefined): Promise<Uplink | und
   return { device, chosen: true, ...(hop === undefined ? {} : { gateway: hop }) };
 }
 
-/** Routes of the block: no stale address leaves the host, and a chosen uplink is used by guests alone. */
+/** Routes and the address of the block: no stale address leaves the host, and a chosen uplink is used by guests alone. */
 export async function addRoutes(block: Block, uplink: Uplink | undefined): Promise<void> {
   await removeRoutes(block);
   const lines = ranges(block).map((range) => `route add unreachable ${range}`);
+  lines.push(`addr add ${dnsAddress(block)}/32 dev lo`);
   if (uplink?.chosen) {
     const via = uplink.gateway === undefined ? '' : `via ${uplink.gateway} `;
     const from = formatRange(block.links);
@@ -73,6 +74,9 @@ export async function removeRoutes(block: RoutedBlock): Promise<void> {
       lines.push(`route del unreachable ${range}`);
     }
   }
+  const everywhere = await routes();
+  if (everywhere.some((route) => route.type === 'local' && route.dst === dnsAddress(block)))
+    lines.push(`addr del ${dnsAddress(block)}/32 dev lo`);
   const { stdout } = await run(['ip', '-json', '-4', 'rule', 'show']);
   const rules = JSON.parse(stdout || '[]') as { priority: number; src?: string; srclen?: number }[];
   for (const { priority, src, srclen } of rules) {
@@ -81,7 +85,7 @@ export async function removeRoutes(block: RoutedBlock): Promise<void> {
       lines.push(`rule del pref ${priority} from ${formatRange(block.links)}`);
     }
   }
-  if ((await routes()).some((route) => route.dst === 'default' && route.table === String(table(block)))) {
+  if (everywhere.some((route) => route.dst === 'default' && route.table === String(table(block)))) {
     lines.push(`route flush table ${table(block)}`);
   }
   if (lines.length > 0) await ip(lines);

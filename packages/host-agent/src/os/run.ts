@@ -39,7 +39,7 @@ export class CommandError extends ThawError {
 }
 
 /** The same programs and messages whatever environment the daemon was started in. */
-const ENV = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' };
+export const ENV = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' };
 const OUTPUT_BYTES_MAX = 64 * 2 ** 20;
 
 /** Runs `argv` and resolves when it ended with 0. Throws `CommandError` for every other end. */

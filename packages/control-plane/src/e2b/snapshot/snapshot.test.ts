@@ -137,10 +137,14 @@ describe('snapshots of the E2B API', () => {
     for (const name of ['many', 'other']) assert.equal((await remove(name)).status, 204);
   });
 
-  it('wait for one another where they are of one template', async () => {
+  it('wait for one another where they are of one template or one sandbox', async () => {
     const [one, other] = [await test.createSandbox(), await test.createSandbox()];
     const release = test.agent.hold('createSnapshot');
-    const both = [snapshot(one, { name: 'shared:one' }), snapshot(other, { name: 'shared:other' })];
+    const both = [
+      snapshot(one, { name: 'shared:one' }),
+      snapshot(other, { name: 'shared:other' }),
+      snapshot(one),
+    ];
     await until(() => test.agent.calls.at(-1) === 'createSnapshot');
     release();
     for (const { status, body } of await Promise.all(both)) assert.equal(status, 201, JSON.stringify(body));

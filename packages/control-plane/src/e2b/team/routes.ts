@@ -1,9 +1,9 @@
 /** The teams of a key: each has one. */
 import { ThawError } from '@thaw/api';
 import { z } from 'zod';
-import { findTeam } from '../../auth/table.ts';
 import { type App, keyOf } from '../../http/app.ts';
 import type { Plane } from '../../plane.ts';
+import { findTeam } from '../../team/table.ts';
 
 const Team = z.object({
   teamID: z.string(),
