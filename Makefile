@@ -1,7 +1,7 @@
 # make demo: the main job on a real VM.   make test: everything.   Both set up what is missing.
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: release demo test test-vmm check sim bench vectors setup generate crash soak cycles
+.PHONY: conformance release demo test test-vmm check sim bench vectors setup generate crash soak cycles
 
 setup:
 	@sh scripts/setup.sh
@@ -29,6 +29,11 @@ soak:
 cycles:
 	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" THAW_CYCLES=500 THAW_RESULTS=$(CURDIR)/docs/results/cycles.md \
 		node --test --test-force-exit tests/e2e/cycles.test.ts
+
+# The official E2B SDKs, newest and older, every case; writes the table of docs/e2b.md.
+conformance:
+	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" THAW_CONFORMANCE=full THAW_RESULTS=$(CURDIR)/docs/results/conformance.md \
+		node --test --test-concurrency=1 --test-force-exit tests/conformance/conformance.test.ts
 
 bench:
 	@version=$$(sh scripts/setup.sh) && THAW_VERSION_DIR="$$version" node bench/main.ts

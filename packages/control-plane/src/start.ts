@@ -103,8 +103,10 @@ export async function startControlPlane(
     pingEveryMs: options.pingEveryMs ?? PING_EVERY_MS,
   });
   if (config.tls !== undefined) undo.use(renewTls(app.server as unknown as Server, config.tls, log));
+  await app.ready();
   const proxy = undo.use(
     await startProxy(plane, config.proxy, {
+      api: (request, response) => app.routing(request, response),
       databaseUrl: database === undefined ? config.databaseUrl : undefined,
       limits: options.proxyLimits,
     }),

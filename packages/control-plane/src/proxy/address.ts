@@ -3,7 +3,8 @@
  *
  * Where everything has one name (`localhost`, an address, a name that begins with `sandbox.`), the headers
  * `E2b-Sandbox-Id` and `E2b-Sandbox-Port` tell. Anywhere else the first label of the host does:
- * `{port}-{sandbox}.{domain}`, whatever the domain is; what follows a further `-` is for others.
+ * `{port}-{sandbox}.{domain}`, whatever the domain is; what follows a further `-` is for others. `api.{domain}` is no
+ * sandbox's: clients that know the domain alone find the API there.
  */
 import type { IncomingHttpHeaders } from 'node:http';
 import { isIP } from 'node:net';
@@ -35,6 +36,11 @@ export function addressOf(host: string, headers: IncomingHttpHeaders): Found {
   if (label !== null) return address(label[2]!, label[1]!);
   if (shared) return { kind: 'shared' };
   return bad('the host must be {port}-{sandbox}.{domain}');
+}
+
+/** Whether the API is meant. */
+export function isApi(host: string): boolean {
+  return nameOf(host)?.startsWith('api.') === true;
 }
 
 /** Lower-case, without the port; undefined for what can be no host. */

@@ -201,7 +201,7 @@ describe('the end of the proxy', () => {
     const environment = { DATABASE_URL: 'postgres://x', THAW_PROXY_LISTEN: `127.0.0.1:${other.port}` };
     const { proxy } = readConfig(environment);
     await using plane = await TestPlane.start();
-    await assert.rejects(startProxy(plane.running.plane, proxy, { databaseUrl: undefined }), {
+    await assert.rejects(startProxy(plane.running.plane, proxy, { api: () => {}, databaseUrl: undefined }), {
       kind: 'conflict',
       message: /THAW_PROXY_LISTEN is 127\.0\.0\.1:\d+: another program listens there/,
     });

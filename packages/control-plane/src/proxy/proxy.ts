@@ -2,12 +2,15 @@
  * The data plane: clients' traffic to guests' ports, by `{port}-{sandbox}.{domain}` or by headers. Compatible with the
  * E2B SDKs. It decides by what it has in memory, wakes what may be woken, and passes on bytes.
  */
+import type { RequestListener } from 'node:http';
 import type { Server as HttpsServer } from 'node:https';
 import { throughOutage } from '../db/connect.ts';
 import { readTls, renewTls, type TlsFiles } from '../http/tls.ts';
 import type { Plane } from '../plane.ts';
+import { isApi } from './address.ts';
 import { abort } from './client.ts';
 import { Directory } from './directory.ts';
+import { hostOf } from './headers.ts';
 import { Lines } from './line.ts';
 import { type Handlers, type Listener, listen } from './listen.ts';
 import { serveRequest, serveTunnel } from './serve.ts';
@@ -23,6 +26,8 @@ export interface ProxyConfig {
 }
 
 export interface ProxyOptions {
+  /** Serves what is for `api.{domain}`. */
+  api: RequestListener;
   /** The database's server, if it can tell of changes. */
   databaseUrl: string | undefined;
   limits?: Partial<ProxyLimits> | undefined;
@@ -64,11 +69,16 @@ export async function startProxy(
   const signatures = new Signatures(() => directory.all());
   const gate = { plane, directory, lines, wakes, signatures };
   const handlers: Handlers = {
-    request: (request, response, expects) =>
+    request: (request, response, expects) => {
+      if (isApi(hostOf(request))) {
+        if (expects) response.writeContinue();
+        return void options.api(request, response);
+      }
       serveRequest(gate, request, response, expects).catch((error) => {
         plane.log.error({ err: error }, 'the proxy could not answer');
         abort(response);
-      }),
+      });
+    },
     tunnel: (request, socket, head) =>
       serveTunnel(gate, request, socket, head).catch((error) => {
         plane.log.error({ err: error }, 'the proxy could not answer');

@@ -1,0 +1,92 @@
+/**
+ * The official E2B SDKs, unmodified, against an installed Thaw with real VMs. `make test` takes the core with the newest
+ * SDKs, `make conformance` everything: `THAW_CONFORMANCE=full`. `THAW_CONFORMANCE_SDK`, `_MODE` and `_CASE` (regular
+ * expressions) choose a part of that.
+ */
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { ownHost } from '../e2e/own-host.ts';
+import { type Case, casesOf } from './cases.ts';
+import { Deployment } from './deployment.ts';
+import { installPython } from './python.ts';
+import { Report } from './report.ts';
+import { type Outcome, runCases } from './run.ts';
+import { type Mode, nameOf, SDKS, type Sdk } from './sdks.ts';
+
+const FULL = process.env.THAW_CONFORMANCE === 'full';
+const matches = (what: string, value: string) =>
+  new RegExp(process.env[`THAW_CONFORMANCE_${what}`] ?? '').test(value);
+
+/** Of the newest SDKs the plain mode, and of Python the sync flavour, unless everything is asked for. */
+const sampled = ({ extent, flavour }: Sdk, mode: Mode) =>
+  FULL || (extent === 'full' && flavour !== 'async' && mode === 'plain');
+const sdks = SDKS.filter(
+  (sdk) => matches('SDK', nameOf(sdk)) && sdk.modes.some((mode) => sampled(sdk, mode)),
+);
+const modesOf = (sdk: Sdk) => sdk.modes.filter((mode) => matches('MODE', mode) && sampled(sdk, mode));
+const chosen = (sdk: Sdk): Case[] =>
+  casesOf(sdk).filter((one) => (FULL || one.core) && matches('CASE', one.name));
+
+// Where the packages come from cannot be reached from inside.
+await installPython(sdks.filter(({ language }) => language === 'Python').map(({ version }) => version));
+await ownHost(import.meta.filename);
+
+/** Each case becomes a test of its own as the program tells of it. */
+type Told = (outcome: Outcome) => void;
+
+async function play(run: Parameters<typeof runCases>[0], told: Told): Promise<void> {
+  for await (const outcome of runCases(run)) told(outcome);
+}
+
+describe('the E2B SDKs', () => {
+  const report = new Report();
+  let thaw: Deployment;
+  before(async () => {
+    thaw = await Deployment.start();
+  });
+  after(async () => {
+    await report.save({ isolation: 'see docs/e2b.md' });
+    await thaw?.stop();
+  });
+
+  for (const sdk of sdks) {
+    for (const mode of modesOf(sdk)) {
+      describe(`${nameOf(sdk)}, ${mode}`, () => {
+        const outcomes = new Map<string, PromiseWithResolvers<Outcome>>();
+        for (const { name } of chosen(sdk)) outcomes.set(name, Promise.withResolvers());
+        before(() => {
+          const run = { sdk, mode, cases: [...outcomes.keys()], env: thaw.env(mode) };
+          void play(run, (outcome) => outcomes.get(outcome.case)?.resolve(outcome));
+        });
+        for (const { name, title } of chosen(sdk)) {
+          it(`${title} (${name})`, async () => {
+            const outcome = await outcomes.get(name)!.promise;
+            report.add(sdk, mode, outcome);
+            assert.equal(outcome.outcome, 'passed', outcome.error);
+          });
+        }
+      });
+    }
+  }
+
+  it('are served the same when eight of them come at once', {
+    skip: !FULL || !matches('CASE', 'parallel'),
+  }, async () => {
+    const newest = SDKS.filter(({ extent }) => extent === 'full');
+    const clients = Array.from({ length: 8 }, (_, at) => ({
+      sdk: newest[at % newest.length]!,
+      mode: (['plain', 'tls'] as const)[at % 2]!,
+    }));
+    const failed: string[] = [];
+    const core = (sdk: Sdk) => casesOf(sdk).filter((one) => one.core);
+    await Promise.all(
+      clients.map(({ sdk, mode }, at) =>
+        play({ sdk, mode, cases: core(sdk).map(({ name }) => name), env: thaw.env(mode) }, (outcome) => {
+          if (outcome.outcome !== 'passed')
+            failed.push(`client ${at}, ${nameOf(sdk)}: ${outcome.case}: ${outcome.error}`);
+        }),
+      ),
+    );
+    assert.deepEqual(failed, []);
+  });
+});
