@@ -16,6 +16,7 @@ import { type Figure, table } from './figure.ts';
 import { frozen } from './frozen.ts';
 import { lifecycle } from './lifecycle.ts';
 import { paging } from './paging.ts';
+import { proxy } from './proxy.ts';
 
 /** They take half a second each. */
 const PAGING_ROUNDS = 25;
@@ -40,6 +41,7 @@ async function main(version: string, rounds: number, signal: AbortSignal): Promi
     figures.push(...(await frozen(thaw, { rounds, scratch, progress })));
     figures.push(...(await faults(thaw, Math.max(2, rounds - 2), progress)));
     figures.push(...(await api({ thaw, url: own.url, key: own.key, data: own.data, progress })));
+    figures.push(...(await proxy({ thaw, proxyUrl: own.proxyUrl, progress })));
     await own.stop();
     await cold.stop();
   }

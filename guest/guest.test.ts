@@ -96,6 +96,9 @@ test('base has the languages and tools, and sudo without a password', { skip: no
   for (const program of ['python', 'python3', 'node', 'git', 'curl', 'sudo', 'tput', 'ss', 'pgrep', 'pip']) {
     assert.match(programs, new RegExp(` ${program}\n`));
   }
+  assert.match(await list(image, '/usr/lib/git-core'), / git-daemon\n/);
+  assert.match(await list(image, '/usr/lib/terminfo/x'), / xterm-256color\n/);
+  assert.match(await readFrom(image, '/etc/ssl/certs/ca-certificates.crt'), /^-----BEGIN CERTIFICATE-----/);
   assert.match(await readFrom(image, '/etc/sudoers.d/user'), /^user ALL=\(ALL:ALL\) NOPASSWD: ALL$/m);
 });
 

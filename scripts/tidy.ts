@@ -9,6 +9,7 @@ const FILE_LINES_MAX = 500;
 const UNSAFE_FILES = [
   'crates/control/src/inherit.rs',
   'crates/envd/src/kernel/entropy.rs',
+  'crates/envd/src/loopback/bpf.rs',
   'crates/envd/src/process/spawn.rs',
   'crates/envd/src/readable.rs',
   'crates/fake-firecracker/src/bin/fake-jailer.rs',

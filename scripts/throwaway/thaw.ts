@@ -27,6 +27,8 @@ export interface ThrowawayOptions {
 export class ThrowawayThaw implements AsyncDisposable {
   url = '';
   key = '';
+  /** Where ports of guests are reached. */
+  proxyUrl = '';
   /** Its data folder. */
   data = '';
   readonly #options: ThrowawayOptions;
@@ -130,8 +132,12 @@ export class ThrowawayThaw implements AsyncDisposable {
     });
     const ready = await Promise.race([firstLine(up), aborted(this.#options.signal)]);
     if (ready === undefined) throw new Error(`thaw up did not start: ${this.#lastWords()}`);
-    const { url, key, data } = JSON.parse(ready) as { url: string; key: string; data: string };
+    const { url, proxy_url, key, data } = JSON.parse(ready) as Record<
+      'url' | 'proxy_url' | 'key' | 'data',
+      string
+    >;
     this.url = url;
+    this.proxyUrl = proxy_url;
     this.key = key;
     this.data = data;
     this.#instance = await instanceOf(data);

@@ -62,6 +62,8 @@ export interface Refusal {
 
 interface Ready {
   url: string;
+  proxy_url: string;
+  proxy_tls_url?: string;
   key: string;
   pid: number;
 }
@@ -101,6 +103,10 @@ export class TestThaw {
   readonly run: string;
   url = '';
   key = '';
+  /** Where ports of guests are reached. */
+  proxyUrl = '';
+  /** By HTTPS; empty without it. */
+  proxyTlsUrl = '';
   sdk!: Thaw;
   readonly version: string;
   readonly #folder: string;
@@ -135,8 +141,8 @@ export class TestThaw {
     });
     const ready = await firstLine(up);
     if (ready === undefined) throw new Error(['Thaw did not start', ...this.#log.slice(-40)].join('\n'));
-    const { url, key } = JSON.parse(ready) as Ready;
-    Object.assign(this, { url, key });
+    const { url, key, proxy_url, proxy_tls_url = '' } = JSON.parse(ready) as Ready;
+    Object.assign(this, { url, key, proxyUrl: proxy_url, proxyTlsUrl: proxy_tls_url });
     this.sdk = new Thaw({ url, key });
   }
 

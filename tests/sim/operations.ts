@@ -25,7 +25,7 @@ export interface Operation {
   overwrite: boolean;
   /** Of a create or spawn: commands wake it when it is paused. */
   autoResume: boolean;
-  /** Of a resume: only its disk comes back. */
+  /** Of a resume: only its disk comes back. Of a pause: only its disk is kept. */
   cold: boolean;
   /** Turns of the scheduler; `end` is missing while it is under way. */
   start: number;
@@ -90,6 +90,7 @@ export function nextOperation(random: Random, known: readonly Known[], start: nu
     case 'put':
       return operation(kind, { sandbox: id, value: start });
     case 'resume':
+    case 'pause':
       return operation(kind, { sandbox: id, cold: random.chance(0.15) });
     case 'snapshot':
       return operation(kind, { sandbox: id, template, overwrite: random.chance(0.6) });
@@ -118,7 +119,7 @@ export function requestOf(operation: Operation): Asked {
     case 'get':
       return { method: 'POST', url: `${url}/exec`, body: { cmd: 'get' } };
     case 'pause':
-      return { method: 'POST', url: `${url}/pause` };
+      return { method: 'POST', url: `${url}/pause`, body: { memory: !cold } };
     case 'resume':
       return { method: 'POST', url: `${url}/resume`, body: { memory: !cold } };
     case 'snapshot': {

@@ -22,7 +22,7 @@ export interface Outcome {
 }
 
 export async function run(seed: number, pool: pg.Pool, key: string): Promise<Outcome> {
-  await pool.query('truncate sandboxes, templates, builds, tags cascade');
+  await pool.query('truncate sandboxes, templates, builds cascade');
   const profile = PROFILES[seed % PROFILES.length]!;
   const random = new Random(seed);
   const scheduler = new Scheduler(random);

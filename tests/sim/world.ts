@@ -143,6 +143,7 @@ export class World implements Disposable {
         readPlaneConfig({
           DATABASE_URL: 'postgres:///given',
           THAW_LISTEN: '127.0.0.1:0',
+          THAW_PROXY_LISTEN: 'off',
           THAW_RUN: path.join(this.#root, 'run'),
         }),
         log,

@@ -16,6 +16,8 @@ pub struct Args {
     pub control_peer: IpAddr,
     /// The cgroup of the users' processes; made when missing.
     pub cgroup: Option<PathBuf>,
+    /// By which interface services on loopback are reached; None: from within only.
+    pub outside: Option<String>,
     /// Root of the files that carry the VM's identity (`etc/hostname` and so on).
     pub root: PathBuf,
     /// Outside a VM: clock, entropy and hostname of the machine stay as they are.
@@ -25,7 +27,7 @@ pub struct Args {
 }
 
 const USAGE: &str = "usage: thaw-envd [--port N] [--control-port N] [--listen IP] [--control-listen IP] \
-[--control-peer IP] [--control-interface NAME] [--cgroup DIR] [--dev ROOT] [--open]";
+[--control-peer IP] [--control-interface NAME] [--cgroup DIR] [--outside NAME] [--dev ROOT] [--open]";
 
 impl Args {
     /// Errors are for the terminal.
@@ -38,6 +40,7 @@ impl Args {
             control_interface: Some("eth0".into()),
             control_peer: Ipv4Addr::new(169, 254, 0, 22).into(),
             cgroup: Some("/sys/fs/cgroup/user".into()),
+            outside: Some("eth0".into()),
             root: "/".into(),
             dev: false,
             open: false,
@@ -52,6 +55,7 @@ impl Args {
                 "--control-peer" => args.control_peer = parse(&value()?)?,
                 "--control-interface" => args.control_interface = Some(value()?),
                 "--cgroup" => args.cgroup = Some(value()?.into()),
+                "--outside" => args.outside = Some(value()?),
                 "--dev" => {
                     args.dev = true;
                     args.root = value()?.into();
@@ -60,6 +64,7 @@ impl Args {
                     args.control_peer = args.listen;
                     args.control_interface = None;
                     args.cgroup = None;
+                    args.outside = None;
                 }
                 "--open" => args.open = true,
                 _ => return Err(format!("unknown argument {word}\n{USAGE}")),

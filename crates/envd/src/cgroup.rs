@@ -26,6 +26,10 @@ impl Cgroup {
         Ok(Cgroup { path: path.into(), procs, freeze })
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where a process writes `0` to join.
     pub fn procs(&self) -> BorrowedFd<'_> {
         self.procs.as_fd()

@@ -75,6 +75,9 @@ async fn route(agent: Arc<Agent>, request: &mut Request<Incoming>) -> Response<B
     match (method, path) {
         (&Method::GET, "/metrics") => metrics::answer(&agent),
         (&Method::GET, "/envs") => body::json(StatusCode::OK, &agent.identity().env),
+        (&Method::POST, "/files/compose") => {
+            files::compose(&agent, request).await.unwrap_or_else(HttpError::into_response)
+        }
         (_, path) if path.starts_with("/process.Process/") => process::answer(agent, request).await,
         (_, path) if path.starts_with("/filesystem.Filesystem/") => filesystem::answer(agent, request).await,
         (&Method::POST, _) if rpc::is_call(request.headers()) => {

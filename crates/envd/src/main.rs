@@ -18,6 +18,7 @@ mod http_error;
 mod identity;
 mod kernel;
 mod listen;
+mod loopback;
 mod metrics;
 mod process;
 mod readable;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use agent::Agent;
 use args::Args;
+use loopback::Outside;
 
 /// The C library's maps and unmaps memory for almost every request, and each new page of an emulated guest is a fault.
 #[global_allocator]
@@ -63,6 +65,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// Before anyone is served, so that it is in the memory of every VM that is restored.
+fn loopback(agent: &Agent, ports: [u16; 2]) -> Option<loopback::Links> {
+    let (Some(interface), Some(cgroup)) = (&agent.args.outside, &agent.cgroup) else { return None };
+    let names = (!agent.args.dev).then(|| agent.args.root.join("run/thaw/reach"));
+    let address = agent.args.control_listen;
+    loopback::reach(&Outside { cgroup: cgroup.path(), interface, address, ports, names })
+        .inspect_err(|error| eprintln!("thaw-envd: loopback is not reached from outside: {error}"))
+        .ok()
+}
+
 async fn run(args: Args) -> std::io::Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     kernel::protect_from_oom(args.dev);
@@ -76,7 +88,9 @@ async fn run(args: Args) -> std::io::Result<()> {
     println!("listening {} {}", guest.local_addr()?.port(), control.local_addr()?.port());
 
     let _ = tokio::task::spawn_blocking(|| ()).await;
+    let ports = [guest.local_addr()?.port(), control.local_addr()?.port()];
     let agent = Arc::new(Agent::new(args));
+    let _reached = loopback(&agent, ports);
     let control = tokio::spawn(control::serve(control, agent.clone()));
     guest::serve(guest, agent).await;
     control.abort();

@@ -412,3 +412,42 @@ fn a_file_is_compressed_for_those_who_ask() {
     flate2::read::GzDecoder::new(&answer.body[..]).read_to_string(&mut plain).unwrap();
     assert_eq!(plain, fs::read_to_string("/proc/version").unwrap());
 }
+
+#[test]
+fn files_are_composed_and_gone() {
+    let envd = Envd::start("compose");
+    for (name, text) in [("1", "one "), ("2", ""), ("3", "three")] {
+        fs::write(envd.path(name), text).unwrap();
+    }
+    let compose = |sources: &[&str], destination: &str, user: &str| {
+        let sources: Vec<String> = sources.iter().map(|name| envd.path(name)).collect();
+        let body =
+            json!({ "source_paths": sources, "destination": envd.path(destination), "username": user });
+        envd.ask(
+            "POST",
+            "/files/compose",
+            &[("content-type", "application/json")],
+            body.to_string().as_bytes(),
+        )
+    };
+    let refused = |answer: Answer, status: u16| {
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_eq!(answer.json()["code"], status);
+    };
+    refused(compose(&["1", "gone"], "all", "nobody"), 404);
+    refused(compose(&["1", "3"], "3", "nobody"), 400);
+    refused(compose(&["1", "etc"], "all", "nobody"), 400);
+    refused(compose(&[], "all", "nobody"), 400);
+    refused(compose(&["1"], "all", "nobodyx"), 401);
+    refused(envd.ask("POST", "/files/compose", &[], b"{}"), 400);
+    assert_eq!(fs::read_to_string(envd.path("3")).unwrap(), "three", "nothing is touched");
+    assert!(!fs::exists(envd.path("all")).unwrap());
+    let answer = compose(&["1", "2", "3"], "new/all", "nobody");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!((&answer.json()["path"], &answer.json()["size"]), (&json!(envd.path("new/all")), &json!("9")));
+    assert_eq!(fs::read_to_string(envd.path("new/all")).unwrap(), "one three");
+    assert_eq!(fs::metadata(envd.path("new/all")).unwrap().uid(), 65534);
+    for name in ["1", "2", "3"] {
+        assert!(!fs::exists(envd.path(name)).unwrap());
+    }
+}

@@ -187,6 +187,77 @@ fn files_and_directories_move() {
 }
 
 #[test]
+fn a_tree_moves_to_another_file_system_as_it_is() {
+    let envd = Envd::with("carry", Options { small_disk_bytes: Some(4 << 20), ..Options::default() });
+    fs::create_dir_all(envd.path("tree/a/b")).unwrap();
+    fs::write(envd.path("tree/a/f"), "x").unwrap();
+    std::os::unix::fs::symlink("a/f", envd.path("tree/link")).unwrap();
+    std::os::unix::fs::symlink("nowhere", envd.path("tree/broken")).unwrap();
+    fs::set_permissions(envd.path("tree/a/f"), fs::Permissions::from_mode(0o4751)).unwrap();
+    fs::set_permissions(envd.path("tree/a"), fs::Permissions::from_mode(0o500)).unwrap();
+    std::os::unix::fs::chown(envd.path("tree/a/b"), Some(7), Some(8)).unwrap();
+    let path = |name: &str| envd.path(&format!("small/{name}"));
+    // The disk is in the agent's mount namespace: it alone sees both.
+    let list = |root: String| {
+        let listed = ok(&envd, "ListDir", json!({ "path": root, "depth": 9 }));
+        let shorten = |value: &Value| value.as_str().unwrap_or_default().replace(&root, "");
+        let describe = |entry: &Value| {
+            ["path", "type", "permissions", "owner", "group", "modifiedTime", "symlinkTarget"]
+                .map(|key| shorten(&entry[key]))
+                .join(" ")
+        };
+        listed["entries"].as_array().unwrap().iter().map(describe).collect::<Vec<_>>()
+    };
+    let before = list(envd.path("tree"));
+    assert_eq!(before.len(), 5);
+    let message = |from: String, to: String| json!({ "source": from, "destination": to });
+    let moved = ok(&envd, "Move", message(envd.path("tree"), path("new/tree")));
+    assert_eq!(moved["entry"]["path"], path("new/tree"));
+    assert!(!fs::exists(envd.path("tree")).unwrap());
+    assert_eq!(list(path("new/tree")), before);
+    // And back, over a file and over an empty directory, but not over a full one.
+    fs::write(envd.path("file"), "old").unwrap();
+    fs::create_dir_all(envd.path("full/x")).unwrap();
+    ok(&envd, "Move", message(path("new/tree/a/f"), envd.path("file")));
+    assert_eq!(fs::read_to_string(envd.path("file")).unwrap(), "x");
+    assert_eq!(
+        code(&envd, "Move", message(path("new/tree"), envd.path("full"))),
+        refused("failed_precondition", 400)
+    );
+    assert_eq!(
+        code(&envd, "Move", message(path("new/tree"), envd.path("file"))),
+        refused("invalid_argument", 400)
+    );
+    ok(&envd, "Move", message(path("new/tree"), envd.path("full/x")));
+    assert!(fs::exists(envd.path("full/x/a/b")).unwrap());
+    // What does not fit leaves everything where it was.
+    fs::create_dir(envd.path("big")).unwrap();
+    fs::write(envd.path("big/1"), "1").unwrap();
+    fs::write(envd.path("big/2"), vec![1; 8 << 20]).unwrap();
+    assert_eq!(code(&envd, "Move", message(envd.path("big"), path("big"))), refused("internal", 500));
+    assert_eq!(fs::metadata(envd.path("big/2")).unwrap().len(), 8 << 20);
+    let left = ok(&envd, "ListDir", json!({ "path": envd.path("small") }));
+    assert_eq!(left["entries"].as_array().unwrap().len(), 1, "{left}");
+}
+
+#[test]
+fn a_deep_tree_is_moved_and_removed() {
+    let envd = Envd::with("deep", Options { small_disk_bytes: Some(64 << 20), ..Options::default() });
+    let deep = "d/".repeat(800);
+    ok(&envd, "MakeDir", json!({ "path": format!("{}/{deep}", envd.path("deep")) }));
+    let (from, to) = (envd.path("deep"), envd.path("small/deep"));
+    ok(&envd, "Move", json!({ "source": from, "destination": to }));
+    ok(&envd, "Remove", json!({ "path": to }));
+    assert_eq!(code(&envd, "Stat", json!({ "path": to })), refused("not_found", 404));
+    // Deeper than a path can tell.
+    let script =
+        format!("mkdir {from} && cd {from} && perl -e 'for (1..4000) {{ mkdir \"d\"; chdir \"d\" or die }}'");
+    assert_eq!(envd.shell(&script, &[]).finish().end["exitCode"], 0);
+    ok(&envd, "Remove", json!({ "path": from }));
+    assert!(!fs::exists(&from).unwrap());
+}
+
+#[test]
 fn trees_are_removed_and_links_not_followed() {
     let envd = Envd::start("remove");
     fs::create_dir_all(envd.path("t/a/b")).unwrap();

@@ -8,10 +8,12 @@ use rustix::system::sethostname;
 use crate::failure::{Context, Failure};
 
 /// `/proc/sys` entries. Watches and instances: file watchers of editors and dev servers; ping without privileges.
+/// Sockets of Multipath TCP cannot be reached on loopback from outside; programs that would like them take TCP.
 const SYSCTLS: &[(&str, &str)] = &[
     ("fs/inotify/max_user_watches", "524288"),
     ("fs/inotify/max_user_instances", "1024"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
+    ("net/mptcp/enabled", "0"),
 ];
 
 /// Programs that need many files raise the soft limit themselves; a high one slows those that close them all.

@@ -10,13 +10,13 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use serde::Deserialize;
 use serde_json::Value;
 use thaw_control::{ControlError, Request};
 
-use crate::diff::Diff;
+use crate::diff::{Diff, punch};
 use crate::dump::{present, told};
 use crate::memory::{self, Span};
 use crate::page;
@@ -59,8 +59,7 @@ pub fn collect(session: &Session, mut request: Request) -> Result<Value, Control
     let scan_us = started.elapsed().as_micros() as u64;
 
     let reading = Instant::now();
-    let source = session.source();
-    let mut diff = Diff::sparse(&source, session.pages());
+    let mut diff = Diff::kept(session.source(), session.pages());
     for pages in zeroed.runs() {
         diff.add_zero(pages);
     }
@@ -68,9 +67,7 @@ pub fn collect(session: &Session, mut request: Request) -> Result<Value, Control
     zeroed.add(diff.blank());
     held.keep(zeroed);
     for pages in held.runs() {
-        let length = (pages.end - pages.start) * PAGE_BYTES;
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&file, flags, pages.start * PAGE_BYTES, length).map_err(io::Error::from)?;
+        punch(&file, pages)?;
     }
     let (stored_bytes, zero_bytes) = diff.finish(runs)?;
     session.counters.read_frozen_bytes.fetch_add(read_bytes, Ordering::Relaxed);
@@ -128,7 +125,7 @@ fn find_blank(vmm: &Vmm, there: PageSet<'_>, zeroed: PageSet<'_>) -> io::Result<
     Ok(())
 }
 
-fn read(file: &File, written: PageSet<'_>, diff: &mut Diff<'_>) -> io::Result<u64> {
+fn read(file: &File, written: PageSet<'_>, diff: &mut Diff) -> io::Result<u64> {
     let mut bytes = vec![0; (BATCH_PAGES * PAGE_BYTES) as usize];
     let mut read_bytes = 0;
     for mut run in written.runs() {

@@ -31,11 +31,13 @@ pub fn commit(session: &Session, mut request: Request) -> Result<Value, ControlE
     session.set_source(source);
     session.state.uncommitted().clear();
     session.dumped.store(false, Ordering::Release);
+    *lock(&session.pre_dumped) = None;
     Ok(json!({}))
 }
 
 /// The dump came to nothing. Its pages stay uncommitted, so there is nothing to take back.
 pub fn abort(session: &Session) -> Result<Value, ControlError> {
     session.dumped.store(false, Ordering::Release);
+    *lock(&session.pre_dumped) = None;
     Ok(json!({}))
 }

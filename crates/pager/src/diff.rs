@@ -5,11 +5,15 @@
 //! memory, `u64 kind`: 1 stored (in a packed file the bytes follow those of the stored runs before, in a sparse one
 //! they are at `offset`), 2 zero fill.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::page;
 use crate::page_set::{PAGE_BYTES, PageSet, new_words};
@@ -18,18 +22,37 @@ use crate::source::Source;
 const KIND_STORED: u64 = 1;
 const KIND_ZERO: u64 = 2;
 
-pub struct Diff<'a> {
+pub struct Diff {
     /// What the diff is against.
-    parent: &'a Source,
-    /// The packed file; none if the bytes stay where they are.
-    memfile: Option<std::fs::File>,
+    parent: Arc<Source>,
+    content: Content,
     /// Whether a page may turn out to be the parent's.
     compare: bool,
     stored: Box<[AtomicU64]>,
     zero: Box<[AtomicU64]>,
     /// Pages added that hold nothing but zeros.
     blank: Box<[AtomicU64]>,
-    stored_bytes: u64,
+}
+
+/// Where the bytes of stored pages go.
+enum Content {
+    Packed {
+        file: File,
+        bytes: u64,
+    },
+    /// At their own offsets: a page may come again.
+    Sparse {
+        file: File,
+        written: Box<[AtomicU64]>,
+    },
+    /// They are where they belong already.
+    Kept,
+}
+
+/// Pages to be stored, and where their bytes are among those added.
+struct Place {
+    pages: Range<u64>,
+    at: usize,
 }
 
 enum Verdict {
@@ -38,15 +61,30 @@ enum Verdict {
     Unchanged,
 }
 
-impl<'a> Diff<'a> {
-    pub fn packed(parent: &'a Source, pages: u64, memfile: OwnedFd, compare: bool) -> Self {
-        Self { memfile: Some(memfile.into()), compare, ..Self::sparse(parent, pages) }
+impl Diff {
+    pub fn packed(parent: Arc<Source>, pages: u64, memfile: OwnedFd, compare: bool) -> Self {
+        Self::new(parent, pages, Content::Packed { file: memfile.into(), bytes: 0 }, compare)
     }
 
-    /// A VMM may have written what did not change, too.
-    pub fn sparse(parent: &'a Source, pages: u64) -> Self {
+    /// Of pages that are known to have been written, into a sparse file.
+    pub fn sparse(parent: Arc<Source>, pages: u64, memfile: OwnedFd) -> Self {
+        let content = Content::Sparse { file: memfile.into(), written: new_words(pages) };
+        Self::new(parent, pages, content, false)
+    }
+
+    /// Of a file that a VMM has written. It may have written what did not change, too.
+    pub fn kept(parent: Arc<Source>, pages: u64) -> Self {
+        Self::new(parent, pages, Content::Kept, true)
+    }
+
+    /// From now on a page may turn out to be the parent's.
+    pub fn comparing(self, compare: bool) -> Self {
+        Self { compare, ..self }
+    }
+
+    fn new(parent: Arc<Source>, pages: u64, content: Content, compare: bool) -> Self {
         let (stored, zero, blank) = (new_words(pages), new_words(pages), new_words(pages));
-        Self { parent, memfile: None, compare: true, stored, zero, blank, stored_bytes: 0 }
+        Self { parent, content, compare, stored, zero, blank }
     }
 
     pub fn blank(&self) -> PageSet<'_> {
@@ -67,16 +105,21 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// Pages, ascending over all calls, with their bytes one after another. The bytes are overwritten.
+    /// Pages with their bytes one after another; for a packed file ascending over all calls. The bytes are overwritten.
     pub fn add(&mut self, pages: &[Range<u64>], bytes: &mut [u8]) -> io::Result<()> {
         let size = PAGE_BYTES as usize;
         let (mut from, mut kept) = (0, 0);
+        let mut places: Vec<Place> = Vec::new();
         for page in pages.iter().cloned().flatten() {
             match self.judge(page, &bytes[from..from + size]) {
                 Verdict::Stored => {
                     PageSet::new(&self.stored).insert(page..page + 1);
                     if kept != from {
                         bytes.copy_within(from..from + size, kept);
+                    }
+                    match places.last_mut().filter(|place| place.pages.end == page) {
+                        Some(place) => place.pages.end += 1,
+                        None => places.push(Place { pages: page..page + 1, at: kept }),
                     }
                     kept += size;
                 }
@@ -85,16 +128,37 @@ impl<'a> Diff<'a> {
             }
             from += size;
         }
-        if let Some(memfile) = &self.memfile {
-            memfile.write_all_at(&bytes[..kept], self.stored_bytes)?;
+        match &mut self.content {
+            Content::Packed { file, bytes: end } => {
+                file.write_all_at(&bytes[..kept], *end)?;
+                *end += kept as u64;
+            }
+            Content::Sparse { file, written } => {
+                for Place { pages, at } in places {
+                    let length = ((pages.end - pages.start) * PAGE_BYTES) as usize;
+                    file.write_all_at(&bytes[at..at + length], pages.start * PAGE_BYTES)?;
+                    PageSet::new(written).insert(pages);
+                }
+            }
+            Content::Kept => {}
         }
-        self.stored_bytes += kept as u64;
         Ok(())
+    }
+
+    /// Of the pages added until now, only these count: the others come again, or are gone.
+    pub fn keep_only(&mut self, pages: PageSet<'_>) {
+        PageSet::new(&self.stored).keep(pages);
+        PageSet::new(&self.zero).keep(pages);
     }
 
     /// Writes the runs. Returns the bytes stored and the bytes that became zero.
     pub fn finish(self, runs: OwnedFd) -> io::Result<(u64, u64)> {
         let (stored, zero) = (PageSet::new(&self.stored), PageSet::new(&self.zero));
+        if let Content::Sparse { file, written } = &self.content {
+            let written = PageSet::new(written);
+            written.subtract(stored);
+            written.runs().try_for_each(|pages| punch(file, pages))?;
+        }
         let mut stored_runs = stored.runs().peekable();
         let mut zero_runs = zero.runs().peekable();
         let mut bytes = Vec::new();
@@ -111,8 +175,8 @@ impl<'a> Diff<'a> {
                 bytes.extend_from_slice(&word.to_le_bytes());
             }
         }
-        std::fs::File::from(runs).write_all_at(&bytes, 0)?;
-        Ok((self.stored_bytes, zero.count() * PAGE_BYTES))
+        File::from(runs).write_all_at(&bytes, 0)?;
+        Ok((stored.count() * PAGE_BYTES, zero.count() * PAGE_BYTES))
     }
 
     fn judge(&self, page: u64, bytes: &[u8]) -> Verdict {
@@ -133,4 +197,11 @@ impl<'a> Diff<'a> {
         }
         Verdict::Stored
     }
+}
+
+/// Gives back the room of pages in a file that has each at its own offset.
+pub fn punch(file: &File, pages: Range<u64>) -> io::Result<()> {
+    let length = (pages.end - pages.start) * PAGE_BYTES;
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(fallocate(file, flags, pages.start * PAGE_BYTES, length)?)
 }

@@ -1,11 +1,11 @@
 //! `dump`: writes the pages that differ from the last committed build. The VM stands still meanwhile.
 //!
 //! The pages found stay in the uncommitted set until a `commit` says that a build holds them; every dump
-//! before that writes all of them again.
+//! before that writes all of them again. What a `pre_dump` has copied and nobody has touched since is left out.
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use rustix::io::Errno;
@@ -17,38 +17,57 @@ use crate::diff::Diff;
 use crate::memory::{SPANS_MAX, Span, read};
 use crate::page_set::{PAGE_BYTES, PageSet, new_words};
 use crate::pagemap::Found;
-use crate::session::{Mode, Session, Tracker};
+use crate::session::{Mode, Session, Tracker, lock};
 use crate::vmm::Vmm;
 
 /// What is read before it is written on: small enough to stay in the processor's cache.
 const BATCH_BYTES: usize = 1 << 20;
+/// A walk asks for whole blocks of so many pages: what one page table holds.
+const WALK_PAGES: u64 = 512;
 
 #[derive(Deserialize)]
 struct Dump {
-    memfile: usize,
+    /// Absent: the file of the pre-dump.
+    memfile: Option<usize>,
     runs: usize,
 }
 
 pub fn dump(session: &Session, mut request: Request) -> Result<Value, ControlError> {
     let body: Dump = request.body()?;
-    let (memfile, runs) = (request.take_fd(body.memfile)?, request.take_fd(body.runs)?);
+    let memfile = body.memfile.map(|index| request.take_fd(index)).transpose()?;
+    let runs = request.take_fd(body.runs)?;
+    let before = lock(&session.pre_dumped).take();
+    if memfile.is_none() && before.is_none() {
+        return Err(ControlError::new("invalid_state", "nothing was dumped ahead"));
+    }
     session.dumped.store(false, Ordering::Release);
     let vmm = session.running_vmm()?;
     let started = Instant::now();
     session.settle();
-    let found = new_words(session.pages());
-    let zeroed = new_words(session.pages());
-    let (found, zeroed) = (PageSet::new(&found), PageSet::new(&zeroed));
-    let compare = find(session, vmm, found, zeroed)?;
+    let sets: [_; 4] = std::array::from_fn(|_| new_words(session.pages()));
+    let [taken, found, zeroed, copied] = sets.each_ref().map(|words| PageSet::new(words));
+    if let Some(before) = before.as_ref().filter(|_| memfile.is_none()) {
+        copied.add(before.copied());
+    }
+    let compare = find(session, vmm, Finds { taken, found, zeroed, copied })?;
     let scan_us = started.elapsed().as_micros() as u64;
 
     let copying = Instant::now();
-    let source = session.source();
-    let mut diff = Diff::packed(&source, session.pages(), memfile, compare);
+    let mut diff = match (memfile, before) {
+        (Some(memfile), _) => Diff::packed(session.source(), session.pages(), memfile, compare),
+        (None, Some(before)) => before.into_diff().comparing(compare),
+        (None, None) => unreachable!("refused above"),
+    };
+    // What was copied and neither written again nor discarded since is as it was.
+    copied.subtract(taken);
+    copied.keep(found);
+    diff.keep_only(copied);
+    found.subtract(copied);
     for pages in zeroed.runs() {
         diff.add_zero(pages);
     }
     let read_bytes = copy(session, vmm, found, &mut diff)?;
+    session.counters.read_frozen_bytes.fetch_add(read_bytes, Ordering::Relaxed);
     let (stored_bytes, zero_bytes) = diff.finish(runs)?;
     session.dumped.store(true, Ordering::Release);
     Ok(told((stored_bytes, zero_bytes, read_bytes), scan_us, copying))
@@ -66,35 +85,77 @@ pub fn told(bytes: (u64, u64, u64), scan_us: u64, copying: Instant) -> Value {
     })
 }
 
-/// Fills `found` with the pages to read and `zeroed` with those that read as zero without being there.
-/// True if the pages found must be compared with the last committed build.
-fn find(session: &Session, vmm: &Vmm, found: PageSet<'_>, zeroed: PageSet<'_>) -> Result<bool, ControlError> {
-    let mut compare = session.tracker() == Tracker::Compare;
-    if !compare {
-        match session.state.while_taking(|| take_written(session, vmm)) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
-                session.set_tracker(Tracker::Compare);
-                compare = true;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    present(session, vmm, found, zeroed)?;
-    let wanted = session.state.uncommitted();
-    if !compare {
-        found.keep(wanted);
-    }
-    Ok(compare)
+/// What `find` fills, but for `copied`.
+struct Finds<'a> {
+    /// Written since they were last protected.
+    taken: PageSet<'a>,
+    /// To be stored, or compared.
+    found: PageSet<'a>,
+    /// They read as zero without being there.
+    zeroed: PageSet<'a>,
+    /// Copied before, when they were there.
+    copied: PageSet<'a>,
 }
 
-fn take_written(session: &Session, vmm: &Vmm) -> io::Result<()> {
+/// True if the pages found must be compared with the last committed build.
+fn find(session: &Session, vmm: &Vmm, finds: Finds<'_>) -> Result<bool, ControlError> {
+    let Finds { taken, found, zeroed, copied } = finds;
+    if !take(session, vmm, taken)? {
+        copied.clear();
+        present(session, vmm, found, zeroed)?;
+        return Ok(true);
+    }
+    let uncommitted = session.state.uncommitted();
+    let asked = new_words(session.pages());
+    let asked = PageSet::new(&asked);
+    match session.mode {
+        // Nobody tells what such a VM discards.
+        Mode::Boot => asked.insert(0..session.pages()),
+        // What was there a moment ago still is, unless it was discarded at some time.
+        Mode::Restore | Mode::Mapped => {
+            asked.add(uncommitted);
+            asked.subtract(copied);
+            asked.add(session.state.removed());
+            asked.subtract(taken);
+        }
+    }
+    among(session, vmm, asked, found, zeroed)?;
+    found.keep(uncommitted);
+    let still = new_words(session.pages());
+    let still = PageSet::new(&still);
+    still.add(copied);
+    still.subtract(asked);
+    found.add(still);
+    found.add(taken);
+    Ok(false)
+}
+
+/// Moves the kernel's write marks into the uncommitted set and into `taken`. False if there are none: from then on pages
+/// are compared.
+pub fn take(session: &Session, vmm: &Vmm, taken: PageSet<'_>) -> Result<bool, ControlError> {
+    if session.tracker() == Tracker::Compare {
+        return Ok(false);
+    }
+    match session.state.while_taking(|| take_written(session, vmm, taken)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+            session.set_tracker(Tracker::Compare);
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn take_written(session: &Session, vmm: &Vmm, taken: PageSet<'_>) -> io::Result<()> {
     let regions = vmm.regions();
     let dirty = session.state.uncommitted();
     let pagemap = vmm.pagemap(session.peer_uid)?;
     for region in regions.iter() {
         pagemap.take_written(region.addresses(), session.mode == Mode::Mapped, |addresses| {
-            regions.pages(addresses).for_each(|pages| dirty.insert(pages));
+            for pages in regions.pages(addresses) {
+                dirty.insert(pages.clone());
+                taken.insert(pages);
+            }
         })?;
     }
     Ok(())
@@ -102,7 +163,25 @@ fn take_written(session: &Session, vmm: &Vmm) -> io::Result<()> {
 
 /// `real` gets the pages that can be read without faulting, `zero` those that read as zero without being there.
 pub fn present(session: &Session, vmm: &Vmm, real: PageSet<'_>, zero: PageSet<'_>) -> io::Result<()> {
-    walk(session, vmm, |pages, found| {
+    let words = all(session);
+    among(session, vmm, PageSet::new(&words), real, zero)
+}
+
+fn all(session: &Session) -> Box<[AtomicU64]> {
+    let words = new_words(session.pages());
+    PageSet::new(&words).insert(0..session.pages());
+    words
+}
+
+/// As `present`, of the pages `asked` for.
+fn among(
+    session: &Session,
+    vmm: &Vmm,
+    asked: PageSet<'_>,
+    real: PageSet<'_>,
+    zero: PageSet<'_>,
+) -> io::Result<()> {
+    walk(session, vmm, asked, |pages, found| {
         if !session.is_builds(found) {
             let set = if found.zero { zero } else { real };
             set.insert(pages);
@@ -112,30 +191,45 @@ pub fn present(session: &Session, vmm: &Vmm, real: PageSet<'_>, zero: PageSet<'_
     for index in 0..real.words() {
         // A VM that booted has its missing pages filled with zeros by the kernel.
         let discarded = if session.mode == Mode::Boot { !0 } else { removed.word(index) };
-        zero.set_word(index, (zero.word(index) | discarded) & !real.word(index));
+        let reads_zero = (zero.word(index) | discarded) & !real.word(index);
+        zero.set_word(index, reads_zero & asked.word(index));
+        real.set_word(index, real.word(index) & asked.word(index));
     }
-    zero.remove(session.pages()..real.words() as u64 * 64);
     Ok(())
 }
 
 /// Every run of pages that are there, in no order.
-pub fn walk(session: &Session, vmm: &Vmm, mut each: impl FnMut(Range<u64>, &Found)) -> io::Result<()> {
+pub fn walk_all(session: &Session, vmm: &Vmm, each: impl FnMut(Range<u64>, &Found)) -> io::Result<()> {
+    let words = all(session);
+    walk(session, vmm, PageSet::new(&words), each)
+}
+
+/// Runs of pages that are there, in no order: all of those in `asked`, and others near them.
+fn walk(
+    session: &Session,
+    vmm: &Vmm,
+    asked: PageSet<'_>,
+    mut each: impl FnMut(Range<u64>, &Found),
+) -> io::Result<()> {
     let regions = vmm.regions();
     let pagemap = vmm.pagemap(session.peer_uid)?;
-    for region in regions.iter() {
-        let each = |found: Found| {
-            regions.pages(found.addresses.clone()).for_each(|pages| each(pages, &found));
-        };
-        match session.tracker() {
-            Tracker::Scan => pagemap.present(region.addresses(), each)?,
-            Tracker::Compare => pagemap.present_by_entries(region.addresses(), each)?,
+    for pages in asked.blocks(WALK_PAGES) {
+        for span in regions.spans(pages.start..pages.end.min(session.pages())) {
+            let each = |found: Found| {
+                regions.pages(found.addresses.clone()).for_each(|pages| each(pages, &found));
+            };
+            let addresses = span.address..span.address + span.length;
+            match session.tracker() {
+                Tracker::Scan => pagemap.present(addresses, session.mode == Mode::Mapped, each)?,
+                Tracker::Compare => pagemap.present_by_entries(addresses, each)?,
+            }
         }
     }
     Ok(())
 }
 
 /// Reads the pages of `found` batch by batch into the diff. Returns the bytes read.
-fn copy(session: &Session, vmm: &Vmm, found: PageSet<'_>, diff: &mut Diff<'_>) -> Result<u64, ControlError> {
+pub fn copy(session: &Session, vmm: &Vmm, found: PageSet<'_>, diff: &mut Diff) -> Result<u64, ControlError> {
     let regions = vmm.regions();
     let mut batch = Batch { bytes: vec![0; BATCH_BYTES], spans: Vec::new(), pages: Vec::new(), used: 0 };
     let mut read_bytes = 0;
@@ -148,11 +242,11 @@ fn copy(session: &Session, vmm: &Vmm, found: PageSet<'_>, diff: &mut Diff<'_>) -
             batch.used += (room * PAGE_BYTES) as usize;
             batch.pages.push(part);
             if batch.used == BATCH_BYTES || batch.spans.len() + regions.count() > SPANS_MAX {
-                read_bytes += batch.flush(session, vmm, diff)?;
+                read_bytes += batch.flush(vmm, diff)?;
             }
         }
     }
-    read_bytes += batch.flush(session, vmm, diff)?;
+    read_bytes += batch.flush(vmm, diff)?;
     // The reads went by process id: it is still the VMM's if the VMM still runs.
     session.running_vmm()?;
     Ok(read_bytes)
@@ -166,10 +260,9 @@ struct Batch {
 }
 
 impl Batch {
-    fn flush(&mut self, session: &Session, vmm: &Vmm, diff: &mut Diff<'_>) -> io::Result<u64> {
+    fn flush(&mut self, vmm: &Vmm, diff: &mut Diff) -> io::Result<u64> {
         let bytes = &mut self.bytes[..self.used];
         read(vmm.process.pid, &self.spans, bytes)?;
-        session.counters.read_frozen_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         diff.add(&self.pages, bytes)?;
         let read_bytes = bytes.len() as u64;
         self.spans.clear();

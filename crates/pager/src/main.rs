@@ -1,13 +1,13 @@
 //! Serves one VM's missing memory through userfaultfd and finds its dirty pages.
 //!
-//! The keeper starts it and asks it, over the control channel at descriptor 3: `start`, `pagemap`, `workset`, `dump`,
-//! `collect`, `commit`, `abort`, `stats`. It tells the keeper `handshake` (with spares of the userfaultfd and of the
+//! The keeper starts it and asks it, over the control channel at descriptor 3: `start`, `pagemap`, `workset`,
+//! `pre_dump`, `dump`, `collect`, `commit`, `abort`, `stats`. It tells the keeper `handshake` (with spares of the userfaultfd and of the
 //! VMM's socket), `failed` and `gone`.
 //!
 //! ```text
 //!            start            handshake              VMM ends
 //!   idle ─────────► listening ─────────► serving ──────────────► gone
-//!                    │    ▲               dump* ─► commit | abort
+//!                    │    ▲               [pre_dump] ─► dump* ─► commit | abort
 //!                    └────┘ bad peer: failed
 //! ```
 //!
@@ -28,6 +28,7 @@ mod mmap;
 mod page;
 mod page_set;
 mod pagemap;
+mod pre_dump;
 mod probe;
 mod process;
 mod regions;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
 fn answer(session: &Session, request: Request) -> Result<Value, ControlError> {
     match request.op.as_str() {
         "pagemap" => take_pagemap(session, request),
+        "pre_dump" => pre_dump::pre_dump(session, request),
         "dump" => dump::dump(session, request),
         "collect" => collect::collect(session, request),
         "commit" => commit::commit(session, request),

@@ -92,6 +92,19 @@ impl<'a> PageSet<'a> {
         Runs { set: *self, page: 0 }
     }
 
+    /// The blocks of `size` pages with any page of the set, joined where they touch, ascending. They may end beyond the words.
+    pub fn blocks(&self, size: u64) -> impl Iterator<Item = Range<u64>> + use<'a> {
+        let mut runs =
+            self.runs().map(move |run| run.start / size * size..run.end.next_multiple_of(size)).peekable();
+        std::iter::from_fn(move || {
+            let mut block = runs.next()?;
+            while let Some(next) = runs.next_if(|next| next.start <= block.end) {
+                block.end = block.end.max(next.end);
+            }
+            Some(block)
+        })
+    }
+
     /// The first page at or after `from` whose membership is `wanted`, or the end of the words.
     fn next(&self, from: u64, wanted: bool) -> u64 {
         let mut index = (from / 64) as usize;
@@ -156,6 +169,20 @@ mod tests {
         assert!(set.contains(63) && !set.contains(64) && set.contains(299));
         set.clear();
         assert_eq!(set.runs().next(), None);
+    }
+
+    #[test]
+    fn blocks_are_whole_and_joined() {
+        let words = new_words(300);
+        let set = PageSet::new(&words);
+        set.insert(3..4);
+        set.insert(15..17);
+        set.insert(100..101);
+        set.insert(109..110);
+        set.insert(120..121);
+        assert_eq!(set.blocks(10).collect::<Vec<_>>(), [0..20, 100..110, 120..130]);
+        set.insert(0..300);
+        assert_eq!(set.blocks(512).collect::<Vec<_>>(), vec![0..512]);
     }
 
     #[test]

@@ -69,14 +69,15 @@ impl Pagemap {
         self.scan(&written(own, PM_SCAN_CHECK_WPASYNC), range, |found| each(found.start..found.end))
     }
 
-    /// Reports the pages that are present or swapped out, those of the zero page and of files apart.
-    pub fn present(&self, range: Range<u64>, mut each: impl FnMut(Found)) -> io::Result<()> {
+    /// Reports the pages that are present or swapped out, those of the zero page apart, and with `files` those of files:
+    /// to tell them the kernel has to look at every page itself.
+    pub fn present(&self, range: Range<u64>, files: bool, mut each: impl FnMut(Found)) -> io::Result<()> {
         let query = Query {
             flags: 0,
             inverted: 0,
             all_of: 0,
             any_of: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-            report: PAGE_IS_PFNZERO | PAGE_IS_FILE,
+            report: PAGE_IS_PFNZERO | if files { PAGE_IS_FILE } else { 0 },
         };
         self.scan(&query, range, |found| {
             let is = |category: u32| found.categories & u64::from(category) != 0;

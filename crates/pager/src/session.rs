@@ -13,6 +13,7 @@ use crate::dump;
 use crate::latency::Latency;
 use crate::page_set::PAGE_BYTES;
 use crate::pagemap::Found;
+use crate::pre_dump::PreDump;
 use crate::rounds::Rounds;
 use crate::source::{BytesByBuild, Source};
 use crate::state::State;
@@ -66,6 +67,8 @@ pub struct Session {
     gone: AtomicBool,
     /// Which pages that came in ahead are touched shows from now on.
     marked: AtomicBool,
+    /// Waits for its dump.
+    pub pre_dumped: Mutex<Option<PreDump>>,
     /// A whole dump waits for its commit.
     pub dumped: AtomicBool,
     reports: AtomicU64,
@@ -120,6 +123,7 @@ impl Session {
             tracker: Mutex::new(tracker),
             gone: AtomicBool::new(false),
             marked: AtomicBool::new(false),
+            pre_dumped: Mutex::new(None),
             dumped: AtomicBool::new(false),
             reports: zero(),
         }
@@ -200,7 +204,7 @@ impl Session {
 
     /// No fault tells which pages of a mapped build the VM needed; those are there.
     fn record_touched(&self, vmm: &Vmm) -> std::io::Result<()> {
-        dump::walk(self, vmm, |pages, found| {
+        dump::walk_all(self, vmm, |pages, found| {
             let mut start = pages.start;
             while start < pages.end && !found.zero {
                 let end = pages.end.min(start + RUN_PAGES_MAX);

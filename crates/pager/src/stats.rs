@@ -30,6 +30,7 @@ pub fn stats(session: &Session) -> Result<Value, ControlError> {
         "removed_pages": session.state.removed().count(),
         "read_frozen_bytes": count(&counters.read_frozen_bytes),
         "tracker": session.tracker().name(),
+        "pre_dumps": true,
         "backend": if session.mode == Mode::Mapped { "mapped" } else { "uffd" },
         "resident_bytes": resident_bytes(session)?,
     }))
@@ -42,7 +43,7 @@ fn resident_bytes(session: &Session) -> Result<u64, ControlError> {
         return Ok(0);
     }
     let mut resident = 0;
-    dump::walk(session, vmm, |pages, found| {
+    dump::walk_all(session, vmm, |pages, found| {
         if !found.zero && !session.is_builds(found) {
             resident += pages.end - pages.start;
         }

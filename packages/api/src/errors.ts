@@ -59,6 +59,11 @@ export function told(thrown: unknown): ErrorBody['error'] {
   return { code: 'internal', message: 'something went wrong inside' };
 }
 
+/** The first kind of that HTTP status. */
+export function kindOfStatus(status: number): ErrorKind | undefined {
+  return (Object.keys(ERROR_KINDS) as ErrorKind[]).find((kind) => ERROR_KINDS[kind].http === status);
+}
+
 export function isErrorKind(value: string): value is ErrorKind {
   return Object.hasOwn(ERROR_KINDS, value);
 }

@@ -1,3 +1,4 @@
+export * from './audit.ts';
 export * from './bytes.ts';
 export * from './errors.ts';
 export * from './event.ts';
@@ -7,4 +8,5 @@ export * from './ids.ts';
 export * from './key.ts';
 export * from './network.ts';
 export * from './sandbox.ts';
+export * from './team.ts';
 export * from './template.ts';

@@ -1,4 +1,4 @@
-/** API keys: who may call, and how much at once. A team's quota holds for all of its keys together. */
+/** API keys: who may call, and how much at once. */
 import { z } from 'zod';
 import { text } from './text.ts';
 
@@ -23,13 +23,19 @@ export const Usage = z.object({
 export type Usage = z.infer<typeof Usage>;
 
 /** What is left out stays as it is. */
-const QuotaChange = Quota.partial().strict();
+export const QuotaChange = Quota.partial().strict();
 
 const KeyName = text(64).min(1);
 
 export const CreateKey = z.strictObject({
   name: KeyName,
   admin: z.boolean().default(false).describe('May make, change and revoke keys.'),
+  operator: z
+    .boolean()
+    .default(false)
+    .describe(
+      'May administrate all teams, and read the figures and the audit log of all; only operators make such keys.',
+    ),
   quota: QuotaChange.default({}),
 });
 export type CreateKey = z.output<typeof CreateKey>;
@@ -39,15 +45,12 @@ export const UpdateKey = z.strictObject({ name: KeyName.optional(), quota: Quota
 export type UpdateKey = z.output<typeof UpdateKey>;
 export type UpdateKeyInput = z.input<typeof UpdateKey>;
 
-export const UpdateTeam = z.strictObject({ quota: QuotaChange.default({}) });
-export type UpdateTeam = z.output<typeof UpdateTeam>;
-export type UpdateTeamInput = z.input<typeof UpdateTeam>;
-
 export const ApiKeyInfo = z.object({
   id: z.string(),
   name: z.string(),
   prefix: z.string().describe("The key's first characters."),
   admin: z.boolean(),
+  operator: z.boolean(),
   quota: Quota,
   usage: Usage,
   created_at: z.string(),
@@ -57,6 +60,3 @@ export type ApiKeyInfo = z.infer<typeof ApiKeyInfo>;
 /** The only answer that ever holds a key. */
 export const CreatedKey = ApiKeyInfo.extend({ key: z.string() });
 export type CreatedKey = z.infer<typeof CreatedKey>;
-
-export const TeamInfo = z.object({ id: z.string(), name: z.string(), quota: Quota, usage: Usage });
-export type TeamInfo = z.infer<typeof TeamInfo>;

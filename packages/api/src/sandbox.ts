@@ -1,7 +1,7 @@
 /** The sandbox of the REST API: what can be asked for and what is answered. */
 import { z } from 'zod';
 import { ErrorBody } from './errors.ts';
-import { TEMPLATE_NAME } from './ids.ts';
+import { TEMPLATE_REF } from './ids.ts';
 import { NetworkPolicy, NetworkWish } from './network.ts';
 import { text } from './text.ts';
 
@@ -30,7 +30,7 @@ export const SANDBOX_LIMITS = {
 export const TemplateName = z
   .string()
   .toLowerCase()
-  .regex(TEMPLATE_NAME, 'must match [a-z0-9][a-z0-9_-]{0,62}');
+  .regex(TEMPLATE_REF, 'must match [a-z0-9][a-z0-9_-]{0,62}, and a tag may follow after a colon');
 
 /** Environment of processes in the guest. */
 export const Env = z
@@ -59,7 +59,9 @@ export type OnTimeout = z.infer<typeof OnTimeout>;
 const Timeout = z.int().min(timeoutSec.min).max(timeoutSec.max);
 
 export const CreateSandbox = z.strictObject({
-  template: TemplateName.default('minimal').describe('Name or id of a template.'),
+  template: TemplateName.default('minimal').describe(
+    'Name or id of a template, and `:tag` for one that is not its default.',
+  ),
   vcpus: z.int().min(vcpus.min).max(vcpus.max).optional(),
   memory_mb: z.int().min(memoryMb.min).max(memoryMb.max).optional(),
   disk_mb: z.int().min(diskMb.min).max(diskMb.max).optional(),
@@ -85,6 +87,15 @@ export const UpdateSandbox = z
   .refine((change) => Object.keys(change).length > 0, 'nothing to change');
 export type UpdateSandbox = z.output<typeof UpdateSandbox>;
 export type UpdateSandboxInput = z.input<typeof UpdateSandbox>;
+
+export const PauseSandbox = z.strictObject({
+  memory: z
+    .boolean()
+    .default(true)
+    .describe('False: only its disk is kept; its next start boots, and no command or file wakes it.'),
+});
+export type PauseSandbox = z.output<typeof PauseSandbox>;
+export type PauseSandboxInput = z.input<typeof PauseSandbox>;
 
 export const ResumeSandbox = z.strictObject({
   memory: z.boolean().default(true).describe('False: only its disk comes back, and it boots.'),

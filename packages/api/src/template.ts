@@ -42,9 +42,9 @@ export type WarmUpInput = z.input<typeof WarmUp>;
 
 export const CreateSnapshot = z.strictObject({
   sandbox_id: z.string().regex(SANDBOX_ID, 'is not a sandbox id'),
-  name: TemplateName.refine((name) => !TEMPLATE_ID.test(name), 'looks like a template id')
+  name: TemplateName.refine((name) => !TEMPLATE_ID.test(name.split(':')[0]!), 'looks like a template id')
     .optional()
-    .describe("Without one the template's id is its name."),
+    .describe("Without one the template's id is its name. With `:tag` it is one more build of the template."),
   warm_up: WarmUp.optional(),
 });
 export type CreateSnapshot = z.infer<typeof CreateSnapshot>;

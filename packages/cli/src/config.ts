@@ -10,6 +10,12 @@ export interface Config {
   /** The installed version this program runs from; undefined in a checkout. */
   version: string | undefined;
   listen: string;
+  proxy: {
+    /** Undefined: where the control plane likes; `off`: nowhere. */
+    listen: string | undefined;
+    cert: string | undefined;
+    key: string | undefined;
+  };
   url: string;
   key: string | undefined;
   databaseUrl: string | undefined;
@@ -21,6 +27,11 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     run: env.THAW_RUN || '/run/thaw',
     version: env.THAW_VERSION_DIR || undefined,
     listen: env.THAW_LISTEN || '127.0.0.1:8080',
+    proxy: {
+      listen: env.THAW_PROXY_LISTEN || undefined,
+      cert: env.THAW_PROXY_TLS_CERT || undefined,
+      key: env.THAW_PROXY_TLS_KEY || undefined,
+    },
     url: env.THAW_URL || 'http://127.0.0.1:8080',
     key: env.THAW_API_KEY || undefined,
     databaseUrl: env.DATABASE_URL || undefined,

@@ -1,5 +1,6 @@
 /** The command line: names, options and help. What a command does is in the file of its name. */
 import { Command } from 'commander';
+import { list as listAudit } from './audit/list.ts';
 import { addBackup } from './backup/command.ts';
 import { bench } from './bench/bench.ts';
 import { type Context, collect, collectPairs, wholeNumber } from './context.ts';
@@ -23,6 +24,7 @@ import { update } from './sandbox/update.ts';
 import { create as createSnapshot } from './snapshot/create.ts';
 import { deleteSnapshots } from './snapshot/delete.ts';
 import { list as listSnapshots } from './snapshot/list.ts';
+import { addTeam } from './team/command.ts';
 
 export interface UpFlags {
   json?: boolean;
@@ -49,6 +51,15 @@ Environment:
 
 Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted; exec and shell have the command's own.`;
 
+const UP_ENVIRONMENT = `
+Environment:
+  THAW_LISTEN            where the API listens (127.0.0.1:8080)
+  THAW_PROXY_LISTEN      where ports of sandboxes are reached in clear text (127.0.0.1:8081), or off
+  THAW_PROXY_TLS_LISTEN  and by HTTPS, with THAW_PROXY_TLS_CERT and THAW_PROXY_TLS_KEY: a certificate for *.DOMAIN
+  THAW_DOMAIN            the domain of their names, PORT-SANDBOX.DOMAIN, with its port if that is not 443
+  THAW_DATA, THAW_RUN    the data folder (/var/lib/thaw), and that of sockets (/run/thaw)
+  DATABASE_URL           a PostgreSQL of your own`;
+
 export function buildProgram(commands: Commands): Command {
   const program = new Command('thaw')
     .description('Sandboxes that pause, resume and fork: microVMs on a machine of your own')
@@ -63,11 +74,22 @@ export function buildProgram(commands: Commands): Command {
     .option('--tls-key <file>', 'and its key (THAW_TLS_KEY)')
     .option('--insecure', 'serve clear text also off loopback (THAW_INSECURE=1)')
     .option('--drain', 'pause every sandbox when it stops, instead of leaving them running')
+    .addHelpText('after', UP_ENVIRONMENT)
     .action((options) => commands.up(options));
   addSandbox(program.command('sandbox').description('virtual machines').enablePositionalOptions(), commands);
   addSnapshot(program.command('snapshot').description('templates made of sandboxes'), commands);
   addBackup(program, commands);
   addKey(program.command('key').description('API keys and what they may have at once'), commands);
+  addTeam(
+    program
+      .command('team')
+      .description('teams, for operators: each has keys, sandboxes and templates of its own'),
+    commands,
+  );
+  addAudit(
+    program.command('audit').description('who wanted to change what, and what came of it, newest first'),
+    commands,
+  );
   json(program.command('bench').description('measure this installation, by the calls that its users make'))
     .option('--rounds <n>', 'how often everything is done (5)', wholeNumber)
     .option('-t, --template <name>', 'what is measured (minimal)')
@@ -144,7 +166,8 @@ function addSandbox(sandbox: Command, { context, exit }: Commands): void {
     );
   json(sandbox.command('pause').description('freeze sandboxes to disk and free their memory'))
     .argument('<id...>')
-    .action((ids, options) => pause(context(options), ids));
+    .option('--no-memory', 'keep the disk alone')
+    .action((ids, { memory, ...options }) => pause(context(options), ids, memory));
   json(sandbox.command('resume').description('let paused sandboxes go on'))
     .argument('<id...>')
     .option('--no-memory', 'boot from the disk alone')
@@ -162,6 +185,19 @@ function addSandbox(sandbox: Command, { context, exit }: Commands): void {
   json(sandbox.command('rm').description('destroy sandboxes, with everything of theirs'))
     .argument('<id...>')
     .action((ids, options) => destroy(context(options), ids));
+}
+
+function addAudit(audit: Command, { context }: Commands): void {
+  json(audit)
+    .option('-n, --limit <n>', 'so many lines at most (100)', wholeNumber)
+    .option('--team <name>', 'only of this team; for operators, who see those of all')
+    .option('--key <id>', 'only of this key: its id, or its first characters')
+    .option('--verb <verb>', 'only of this verb, such as createSandbox')
+    .option('--target <id>', 'only about this id or name')
+    .option('--outcome <code>', 'only done, failed, or the code of an error')
+    .option('--since <time>', 'only from this time on, such as 2026-01-31T12:00:00Z')
+    .option('--until <time>', 'only before this time')
+    .action(({ json, ...options }) => listAudit(context({ json }), options));
 }
 
 function addSnapshot(snapshot: Command, { context }: Commands): void {

@@ -29,7 +29,8 @@ const USAGE = 'usage: main.ts [serve | openapi | init-key | add-key | dump | loa
 async function serve(config: Config): Promise<void> {
   const log = openLog(config.logLevel);
   const running = await startControlPlane(config, log);
-  log.info({ url: running.url }, 'listening');
+  const { url: proxyUrl, tlsUrl: proxyTlsUrl } = running.proxy;
+  log.info({ url: running.url, proxyUrl, proxyTlsUrl }, 'listening');
   const signal = await new Promise<string>((resolve) => {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
   });

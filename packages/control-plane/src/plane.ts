@@ -1,5 +1,6 @@
 /** What every verb of the control plane works with. */
 import type { Logger } from 'pino';
+import type { Audit } from './audit/audit.ts';
 import type { Database } from './db/connect.ts';
 import type { History } from './event/history.ts';
 import type { HostAgent } from './host/agent.ts';
@@ -15,8 +16,11 @@ export interface Plane {
   log: Logger;
   /** Verbs on sandboxes, by sandbox id. */
   verbs: InFlight;
-  /** Verbs on template names, by `{team}/{name}`. */
+  /** Verbs on templates, by `verbKey`. */
   templateVerbs: InFlight;
   activity: Activity;
   history: History;
+  audit: Audit;
+  /** The domain under which clients reach guests' ports, `sbx.localhost:3443` for instance; null: none. */
+  domain: string | null;
 }

@@ -12,6 +12,8 @@ import type { Config } from './config.ts';
 import { connectDatabase, type Database } from './db/connect.ts';
 import { ThrowawayCluster } from './db/throwaway.ts';
 import { FakeAgent } from './host/fake-agent.ts';
+import type { TlsFiles } from './http/tls.ts';
+import type { ProxyLimits } from './proxy/proxy.ts';
 import { type ControlPlane, startControlPlane } from './start.ts';
 
 export interface Answer {
@@ -22,10 +24,18 @@ export interface Answer {
 }
 
 export interface TestOptions
-  extends Partial<Pick<Config, 'reconcileMs' | 'clockMs' | 'retention' | 'orphanGraceMs'>> {
+  extends Partial<
+    Pick<
+      Config,
+      'reconcileMs' | 'clockMs' | 'retention' | 'audit' | 'trustedProxies' | 'domain' | 'orphanGraceMs'
+    >
+  > {
   cluster?: ThrowawayCluster;
   server?: true;
   pingEveryMs?: number;
+  /** Its proxy listens too, by TLS as well with these. */
+  proxy?: true | TlsFiles;
+  proxyLimits?: Partial<ProxyLimits>;
 }
 
 export class TestPlane implements AsyncDisposable {
@@ -72,11 +82,15 @@ export class TestPlane implements AsyncDisposable {
     const config: Config = {
       databaseUrl: (await store.cluster?.database()) ?? '',
       listen: { host: '127.0.0.1', port: 0 },
+      proxy: proxyOf(options.proxy),
       agentSocket: agent.socketPath,
+      domain: options.domain,
       allowedOrigins: ['http://allowed.example'],
       reconcileMs: options.reconcileMs ?? 3_600_000,
       clockMs: options.clockMs ?? 3_600_000,
       retention: options.retention ?? { deletePausedAfterSec: 0, purgeStoppedAfterSec: 86_400 },
+      audit: options.audit ?? { purgeAfterSec: 86_400, linesMax: 100_000 },
+      trustedProxies: options.trustedProxies ?? [],
       orphanGraceMs: options.orphanGraceMs ?? 3_600_000,
       identity: undefined,
       claimDatabase: false,
@@ -154,6 +168,13 @@ export class TestPlane implements AsyncDisposable {
     await this.running[Symbol.asyncDispose]();
     await this.#undo.disposeAsync();
   }
+}
+
+function proxyOf(wish: true | TlsFiles | undefined): Config['proxy'] {
+  const free = { host: '127.0.0.1', port: 0 };
+  if (wish === undefined) return { listen: undefined, tlsListen: undefined, tls: undefined };
+  if (wish === true) return { listen: free, tlsListen: undefined, tls: undefined };
+  return { listen: free, tlsListen: free, tls: wish };
 }
 
 /** The body of an answer that must be JSON. */

@@ -80,6 +80,9 @@ async function main(): Promise<void> {
     }),
   );
 
+  undo.use(host.sampler);
+  host.sampler.begin();
+
   const server = await listen(host);
   undo.defer(() => closeServer(server));
   log.info({ sandboxes: host.registry.all().length }, 'ready');

@@ -4,6 +4,7 @@ import { openBuildStore } from './build/store.ts';
 import { type Host, newSteps } from './host.ts';
 import type { Egress } from './network/egress.ts';
 import type { Slots } from './network/pool.ts';
+import { Sampler } from './sample/sampler.ts';
 import { adopt, findSurvivors, sweepRemains } from './sandbox/adopt.ts';
 import { Boots, sweepBoots } from './sandbox/boot.ts';
 import { readRecords, vmOf } from './sandbox/record.ts';
@@ -17,7 +18,7 @@ export interface KeptSlot {
   egress: Egress;
 }
 
-export interface Offer extends Omit<Host, 'registry' | 'builds' | 'slots' | 'boots' | 'spares'> {
+export interface Offer extends Omit<Host, 'registry' | 'builds' | 'slots' | 'boots' | 'spares' | 'sampler'> {
   /** The folder of the installed images. */
   guestDir: string;
   /** Called once, when it is known which sandboxes still run. */
@@ -45,7 +46,8 @@ export async function startHost({ guestDir, openSlots, ...offer }: Offer): Promi
   );
   const registry = new Registry();
   const spares = new Spares(() => host, config.spares);
-  const host: Host = { ...offer, registry, builds, slots, boots: new Boots(), spares };
+  const sampler = new Sampler({ config, log, registry });
+  const host: Host = { ...offer, registry, builds, slots, boots: new Boots(), spares, sampler };
   await importImages(host, guestDir);
   await adopt(host, records, found);
   await sweepBoots(host);

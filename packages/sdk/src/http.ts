@@ -1,5 +1,5 @@
 /** One request to `/v1`: the key, the error shape, nothing retried. */
-import { ERROR_KINDS, isErrorKind, ThawError } from '@thaw/api';
+import { isErrorKind, kindOfStatus, ThawError } from '@thaw/api';
 
 export interface Connection {
   /** `http://127.0.0.1:8080`, without a path. */
@@ -66,9 +66,5 @@ async function errorOf(response: Response): Promise<ThawError> {
     (body as { error?: { code?: unknown; message?: unknown } } | undefined)?.error ?? {};
   const { status } = response;
   if (typeof code === 'string' && isErrorKind(code)) return new ThawError(code, String(message), { status });
-  for (const [kind, mapping] of Object.entries(ERROR_KINDS)) {
-    if (mapping.http === status && isErrorKind(kind))
-      return new ThawError(kind, `HTTP ${status}`, { status });
-  }
-  return new ThawError('agent_error', `HTTP ${status}`, { status });
+  return new ThawError(kindOfStatus(status) ?? 'agent_error', `HTTP ${status}`, { status });
 }

@@ -1,41 +1,48 @@
-/** Keys and quotas: for keys that may administrate. */
+/** Keys and quotas: for keys that may administrate. Teams and their keys: for operators. */
 import type {
   ApiKeyInfo,
+  ChangeTeamInput,
   CreatedKey,
+  CreatedTeam,
   CreateKeyInput,
+  CreateTeamInput,
   TeamInfo,
   UpdateKeyInput,
   UpdateTeamInput,
 } from '@thaw/api';
-import { type Connection, send } from './http.ts';
-
-const keyPath = (id: string): string => `/v1/keys/${encodeURIComponent(id)}`;
+import { type Connection, json, send } from './http.ts';
 
 export class Keys {
   readonly #to: Connection;
+  readonly #path: string;
 
-  constructor(to: Connection) {
+  constructor(to: Connection, path = '/v1/keys') {
     this.#to = to;
+    this.#path = path;
   }
 
   /** The answer holds the key; no other ever does. */
-  async create(wish: CreateKeyInput): Promise<CreatedKey> {
-    return (await send(this.#to, 'POST', '/v1/keys', { json: wish })).json() as Promise<CreatedKey>;
+  create(wish: CreateKeyInput): Promise<CreatedKey> {
+    return json(this.#to, 'POST', this.#path, { json: wish });
   }
 
   /** Oldest first, with what their sandboxes take now. */
-  async list(): Promise<ApiKeyInfo[]> {
-    return (await send(this.#to, 'GET', '/v1/keys')).json() as Promise<ApiKeyInfo[]>;
+  list(): Promise<ApiKeyInfo[]> {
+    return json(this.#to, 'GET', this.#path);
   }
 
   /** What `change` leaves out stays as it is; null takes a limit away. */
-  async update(id: string, change: UpdateKeyInput): Promise<ApiKeyInfo> {
-    return (await send(this.#to, 'PATCH', keyPath(id), { json: change })).json() as Promise<ApiKeyInfo>;
+  update(id: string, change: UpdateKeyInput): Promise<ApiKeyInfo> {
+    return json(this.#to, 'PATCH', this.#one(id), { json: change });
   }
 
   /** Its sandboxes go on. */
   async revoke(id: string): Promise<void> {
-    await send(this.#to, 'DELETE', keyPath(id));
+    await send(this.#to, 'DELETE', this.#one(id));
+  }
+
+  #one(id: string): string {
+    return `${this.#path}/${encodeURIComponent(id)}`;
   }
 }
 
@@ -47,11 +54,50 @@ export class Team {
     this.#to = to;
   }
 
-  async get(): Promise<TeamInfo> {
-    return (await send(this.#to, 'GET', '/v1/team')).json() as Promise<TeamInfo>;
+  get(): Promise<TeamInfo> {
+    return json(this.#to, 'GET', '/v1/team');
   }
 
-  async update(change: UpdateTeamInput): Promise<TeamInfo> {
-    return (await send(this.#to, 'PATCH', '/v1/team', { json: change })).json() as Promise<TeamInfo>;
+  update(change: UpdateTeamInput): Promise<TeamInfo> {
+    return json(this.#to, 'PATCH', '/v1/team', { json: change });
   }
 }
+
+/** All teams, each by its name or id. */
+export class Teams {
+  readonly #to: Connection;
+
+  constructor(to: Connection) {
+    this.#to = to;
+  }
+
+  /** The answer holds the team's first key; no other ever does. */
+  create(wish: CreateTeamInput): Promise<CreatedTeam> {
+    return json(this.#to, 'POST', '/v1/teams', { json: wish });
+  }
+
+  /** Oldest first, with what their sandboxes take now. */
+  list(): Promise<TeamInfo[]> {
+    return json(this.#to, 'GET', '/v1/teams');
+  }
+
+  get(team: string): Promise<TeamInfo> {
+    return json(this.#to, 'GET', teamPath(team));
+  }
+
+  /** What `change` leaves out stays as it is; null takes a limit away. */
+  update(team: string, change: ChangeTeamInput): Promise<TeamInfo> {
+    return json(this.#to, 'PATCH', teamPath(team), { json: change });
+  }
+
+  /** `conflict` while it has sandboxes or templates, unless `force` destroys them first. */
+  async delete(team: string, { force = false }: { force?: boolean } = {}): Promise<void> {
+    await send(this.#to, 'DELETE', teamPath(team), { query: { force: force ? 'true' : undefined } });
+  }
+
+  keys(team: string): Keys {
+    return new Keys(this.#to, `${teamPath(team)}/keys`);
+  }
+}
+
+const teamPath = (team: string): string => `/v1/teams/${encodeURIComponent(team)}`;

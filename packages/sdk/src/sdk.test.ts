@@ -62,6 +62,7 @@ describe('the client', () => {
         id: `sbx${i}`,
         metadata: '{"many":"yes"}',
         network: undefined,
+        ingress: undefined,
         build_id: null,
         created_at: undefined,
       };

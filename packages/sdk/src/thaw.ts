@@ -1,5 +1,6 @@
 /** The client of `/v1`. Every call throws a `ThawError` whose `kind` says what the caller can do next. */
 import type {
+  AuditLine,
   CreateSandboxInput,
   ExecInput,
   ExecResult,
@@ -7,6 +8,8 @@ import type {
   Fork,
   ForkSandboxInput,
   Forks,
+  ListAuditInput,
+  PauseSandboxInput,
   ResumeSandboxInput,
   Sandbox,
   SandboxEvent,
@@ -22,7 +25,7 @@ import { exec } from './exec.ts';
 import { ExecStream } from './exec-stream.ts';
 import { type FileContent, type FileOptions, readFile, writeFile } from './files.ts';
 import { type Connection, json, type Request, sandboxPath, send } from './http.ts';
-import { Keys, Team } from './keys.ts';
+import { Keys, Team, Teams } from './keys.ts';
 import { type Change, type WatchOptions, watchDir } from './watch.ts';
 
 export interface ThawOptions {
@@ -48,6 +51,7 @@ export class Thaw {
   readonly snapshots: Snapshots;
   readonly keys: Keys;
   readonly team: Team;
+  readonly teams: Teams;
   readonly #to: Connection;
 
   constructor(options: ThawOptions) {
@@ -56,6 +60,12 @@ export class Thaw {
     this.snapshots = new Snapshots(this.#to);
     this.keys = new Keys(this.#to);
     this.team = new Team(this.#to);
+    this.teams = new Teams(this.#to);
+  }
+
+  /** Who wanted to change what, and what came of it, newest first. For keys that may administrate. */
+  audit(filter: ListAuditInput = {}): AsyncGenerator<AuditLine> {
+    return pages(this.#to, '/v1/audit', filter);
   }
 
   /** Resolves when control plane, database and host answer. */
@@ -107,8 +117,9 @@ class Sandboxes {
     await send(this.#to, 'DELETE', sandboxPath(id));
   }
 
-  pause(id: string): Promise<Sandbox> {
-    return json(this.#to, 'POST', `${sandboxPath(id)}/pause`);
+  /** Without memory only its disk is kept, and its next start boots. */
+  pause(id: string, wish: PauseSandboxInput = {}): Promise<Sandbox> {
+    return json(this.#to, 'POST', `${sandboxPath(id)}/pause`, { json: wish });
   }
 
   /** Without memory it boots from its disk alone. */

@@ -1,6 +1,7 @@
 //! `/files`: reading and writing a guest's files over plain HTTP. Runs as root; what it makes belongs to the user.
 
 mod coding;
+mod compose;
 mod condition;
 mod download;
 mod inflate;
@@ -13,6 +14,7 @@ mod turn;
 mod upload;
 mod writer;
 
+pub use compose::compose;
 pub use turn::Turns;
 
 use std::io;
@@ -47,9 +49,7 @@ pub async fn answer(agent: Arc<Agent>, request: &mut Request<Incoming>) -> Resul
         }
         _ => check_token(&agent, request.headers())?,
     }
-    let user = agent.user(&query.username).map_err(|name| {
-        HttpError::new(StatusCode::UNAUTHORIZED, format!("error looking up user '{name}': no such user"))
-    })?;
+    let user = agent.user(&query.username).map_err(|name| unknown_user(&name))?;
     match operation {
         "read" => {
             download::download(request.headers(), &query, &user, identity.default_workdir.as_deref()).await
@@ -58,6 +58,10 @@ pub async fn answer(agent: Arc<Agent>, request: &mut Request<Incoming>) -> Resul
             upload::upload(request, &agent.uploads, &query, &user, identity.default_workdir.as_deref()).await
         }
     }
+}
+
+fn unknown_user(name: &str) -> HttpError {
+    HttpError::new(StatusCode::UNAUTHORIZED, format!("error looking up user '{name}': no such user"))
 }
 
 /// A failed system call as the client is told it.

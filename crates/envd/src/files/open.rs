@@ -50,19 +50,22 @@ fn check_kind(found: &fs::Metadata) -> io::Result<()> {
 
 /// Makes the missing ones of `directory` and those above it, for the user.
 pub fn make_directories(directory: &Path, user: &User) -> io::Result<()> {
-    match fs::metadata(directory) {
-        Ok(found) if found.is_dir() => return Ok(()),
-        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Err(_) => {}
+    let mut missing = Vec::new();
+    for ancestor in directory.ancestors() {
+        match fs::metadata(ancestor) {
+            Ok(found) if found.is_dir() => break,
+            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(_) => missing.push(ancestor),
+        }
     }
-    if let Some(parent) = directory.parent() {
-        make_directories(parent, user)?;
+    for directory in missing.into_iter().rev() {
+        match fs::DirBuilder::new().mode(0o755).create(directory) {
+            Ok(()) => rustix::fs::chown(directory, Some(user.uid), Some(user.gid))?,
+            // Another upload was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+            Err(error) => return Err(error),
+        }
     }
-    match fs::DirBuilder::new().mode(0o755).create(directory) {
-        Ok(()) => Ok(rustix::fs::chown(directory, Some(user.uid), Some(user.gid))?),
-        // Another upload was faster.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
-        Err(error) => Err(error),
-    }
+    Ok(())
 }

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::metadata::{self, Metadata};
 use super::open;
 use super::turn::{Target, Turn, Turns};
+use crate::http_error::HttpError;
 use crate::user::User;
 
 /// Dropped before its end it leaves what was written so far; a write under way ends first, and with it the turn.
@@ -59,6 +61,16 @@ impl Writer {
         let held = self.held.clone();
         self.writing = Some(spawn_blocking(move || (&held.file).write_all(&chunk)));
         Ok(())
+    }
+
+    /// Lets `work` write, on a thread of its own that holds the turn.
+    pub async fn with<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&File) -> Result<T, HttpError> + Send + 'static,
+    ) -> Result<T, HttpError> {
+        let held = self.held;
+        let done = spawn_blocking(move || work(&held.file)).await;
+        done.unwrap_or_else(|error| Err(HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())))
     }
 
     /// Everything is written.

@@ -1,7 +1,8 @@
 //! `filesystem.Filesystem`: a guest's files as a tree (spec/proto-guest/filesystem.proto). One file per verb. Runs as
 //! root, like `/files`; what it makes belongs to the user.
 
-mod entry;
+mod copy;
+pub mod entry;
 mod failure;
 mod list;
 mod make;
@@ -9,6 +10,7 @@ mod place;
 mod relocate;
 mod remove;
 mod stat;
+mod tree;
 mod watch;
 
 pub use watch::Watchers;

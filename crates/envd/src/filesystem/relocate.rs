@@ -1,9 +1,11 @@
-//! `Move`: renames, within one file system.
+//! `Move`: renames, or copies and removes where the two are on different file systems.
 
 use std::fs;
+use std::io::ErrorKind;
 
 use serde::Deserialize;
 
+use super::copy::carry_over;
 use super::entry::Entry;
 use super::failure::{failure, lookup_failure};
 use super::place::Place;
@@ -32,7 +34,11 @@ pub fn relocate(place: &Place, message: Move) -> Result<Found, RpcError> {
     if let Some(parent) = destination.parent() {
         make_directories(parent, &place.user).map_err(|error| failure(parent, &error))?;
     }
-    fs::rename(&source, &destination).map_err(|error| failure(&destination, &error))?;
+    let moved = match fs::rename(&source, &destination) {
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => carry_over(&source, &destination),
+        moved => moved,
+    };
+    moved.map_err(|error| failure(&destination, &error))?;
     let entry = Entry::read(&destination, &Names::read()).map_err(|error| failure(&destination, &error))?;
     Ok(Found { entry })
 }

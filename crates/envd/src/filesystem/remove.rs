@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::failure::failure;
 use super::place::Place;
+use super::tree;
 use crate::rpc::{Code, RpcError, or_default};
 
 #[derive(Deserialize)]
@@ -26,7 +27,7 @@ pub fn remove(place: &Place, message: Remove) -> Result<Value, RpcError> {
         return Err(Code::InvalidArgument.error("the root directory cannot be removed"));
     }
     let removed = match fs::symlink_metadata(&path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(&path),
+        Ok(found) if found.is_dir() => tree::remove(&path),
         Ok(_) => fs::remove_file(&path),
         Err(error) => Err(error),
     };

@@ -1,5 +1,6 @@
 use serde_json::json;
 
+use crate::support::pager::borrow;
 use crate::support::world::World;
 
 const PAGE: u64 = 4096;
@@ -75,6 +76,60 @@ fn a_scan_reads_dirty_pages_only() {
     assert_eq!(world.pager.stats()["read_frozen_bytes"], 300 * PAGE);
     world.commit(dumped);
     assert_eq!(world.dump().result["stored_bytes"], 0);
+}
+
+/// What was copied while the VM ran is not read again, unless it was written since; what was discarded is gone.
+#[test]
+fn a_dump_goes_on_from_what_was_copied_before() {
+    for mode in ["boot", "restore", "mapped"] {
+        let mut world = if mode == "mapped" {
+            World::boot_mapped("scan", &[100, 28])
+        } else {
+            World::boot("scan", &[100, 28])
+        };
+        (0..128).for_each(|at| world.write(at, at as u64));
+        if mode != "boot" {
+            let dumped = world.dump();
+            world.commit(dumped);
+            world.restore();
+            (0..120).for_each(|at| world.write(at, 1000 + at as u64));
+        }
+        let copied = world.pre_dump().unwrap();
+        world.write(7, 70);
+        world.poke(110, 3, 3);
+        world.zero(9);
+        if mode != "mapped" {
+            world.discard(20, 5);
+        }
+        let before = world.pager.stats()["read_frozen_bytes"].as_u64().unwrap();
+        let dumped = world.dump();
+        let discarded = if mode == "mapped" { 0 } else { 5 };
+        assert_eq!(dumped.result["read_bytes"], 3 * PAGE, "{mode}");
+        assert_eq!(world.pager.stats()["read_frozen_bytes"], before + 3 * PAGE);
+        assert_eq!(dumped.result["stored_bytes"], copied - (1 + discarded) * PAGE, "{mode}");
+        world.commit(dumped);
+        assert_eq!(world.dump().result["stored_bytes"], 0);
+        world.restore();
+        world.check();
+    }
+}
+
+/// A dump into a file of its own, an abort and a pager that died make nothing of what was copied before.
+#[test]
+fn what_was_copied_before_may_come_to_nothing() {
+    let mut world = World::boot("scan", &[64]);
+    (0..64).for_each(|at| world.write(at, 1));
+    world.pre_dump().unwrap();
+    world.fail_dump();
+    let runs = [world.dir.create("runs")];
+    let refused = world.pager.ask(json!({"op": "dump", "runs": 0}), &borrow(&runs)).unwrap_err();
+    assert_eq!(refused["kind"], "invalid_state");
+    world.pre_dump();
+    world.abort();
+    let dumped = world.dump();
+    assert_eq!(dumped.result["read_bytes"], 64 * PAGE);
+    world.commit(dumped);
+    assert_eq!(World::boot("compare", &[64]).pre_dump(), None, "nothing tells what is written since");
 }
 
 /// The VM goes on between a dump and its commit; what it writes then belongs to the next dump.

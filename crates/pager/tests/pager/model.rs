@@ -51,7 +51,7 @@ fn history(boot: impl Fn(&[usize]) -> World, seed: u64) {
     let pages = world.pages() as u64;
     for _ in 0..STEPS {
         let at = random.below(pages) as usize;
-        match random.below(20) {
+        match random.below(22) {
             0..6 => world.write(at, random.next()),
             6..8 => world.poke(at, random.below(512) as usize, random.below(3)),
             8..10 => world.zero(at),
@@ -63,7 +63,8 @@ fn history(boot: impl Fn(&[usize]) -> World, seed: u64) {
             }
             15 => world.check(),
             16 => world.fail_dump(),
-            17 => {
+            17 => drop(world.pre_dump()),
+            18 => {
                 world.dump();
                 if random.below(2) == 0 {
                     world.abort();

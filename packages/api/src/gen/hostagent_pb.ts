@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file hostagent.proto.
  */
 export const file_hostagent: GenFile = /*@__PURE__*/
-  fileDesc("Cg9ob3N0YWdlbnQucHJvdG8SDGhvc3RhZ2VudC52MSJ1CgVCdWlsZBIKCgJpZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEhQKDHN0b3JlZF9ieXRlcxgDIAEoBBIbChNtZW1vcnlfc3RvcmVkX2J5dGVzGAQgASgEEhkKEWRpc2tfc3RvcmVkX2J5dGVzGAUgASgEImwKB05ldHdvcmsSEAoIaW50ZXJuZXQYASABKAgSEQoJYWxsb3dfb3V0GAIgAygJEhAKCGRlbnlfb3V0GAMgAygJEhUKDWFsbG93X2RvbWFpbnMYBCADKAkSEwoLZG5zX3NlcnZlcnMYBSADKAkikgIKFENyZWF0ZVNhbmRib3hSZXF1ZXN0EhAKCHRlbXBsYXRlGAEgASgJEg0KBXZjcHVzGAIgASgNEhEKCW1lbW9yeV9tYhgDIAEoDRITCgt0aW1lb3V0X3NlYxgEIAEoBRISCgpzYW5kYm94X2lkGAUgASgJEg8KB2Rpc2tfbWIYBiABKA0SOAoDZW52GAcgAygLMisuaG9zdGFnZW50LnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0LkVudkVudHJ5EiYKB25ldHdvcmsYCCABKAsyFS5ob3N0YWdlbnQudjEuTmV0d29yaxoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkMKFUNyZWF0ZVNhbmRib3hSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIvoDCgtTYW5kYm94SW5mbxISCgpzYW5kYm94X2lkGAEgASgJEg4KBnN0YXR1cxgCIAEoCRIQCgh0ZW1wbGF0ZRgDIAEoCRINCgV2Y3B1cxgEIAEoDRIRCgltZW1vcnlfbWIYBSABKA0SDwoHaG9zdF9pcBgGIAEoCRIXCg9jcmVhdGVkX2F0X3VuaXgYByABKAMSGwoTbGFzdF9hY3RpdmVfYXRfdW5peBgIIAEoAxITCgt0aW1lb3V0X3NlYxgJIAEoBRIPCgdkaXNrX21iGAogASgNEhEKCWlzb2xhdGlvbhgLIAEoCRILCgN2bW0YDCABKAkSDwoHYmFja2VuZBgNIAEoCRInCgVidWlsZBgOIAEoCzITLmhvc3RhZ2VudC52MS5CdWlsZEgAiAEBEhkKDGVycm9yX3JlYXNvbhgPIAEoCUgBiAEBEjwKCnRpbWluZ3NfbXMYECADKAsyKC5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8uVGltaW5nc01zRW50cnkSJgoHbmV0d29yaxgRIAEoCzIVLmhvc3RhZ2VudC52MS5OZXR3b3JrGjAKDlRpbWluZ3NNc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAToCOAFCCAoGX2J1aWxkQg8KDV9lcnJvcl9yZWFzb24iKwoVRGVzdHJveVNhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkiGAoWRGVzdHJveVNhbmRib3hSZXNwb25zZSIpChNQYXVzZVNhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkiQgoUUGF1c2VTYW5kYm94UmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyJgChRSZXN1bWVTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEiYKB25ldHdvcmsYAiABKAsyFS5ob3N0YWdlbnQudjEuTmV0d29yaxIMCgRjb2xkGAMgASgIIlUKFVJlc3VtZVNhbmRib3hSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvEhAKCGJ1aWxkX2lkGAIgASgJIl4KEkZvcmtTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEjQKCGNoaWxkcmVuGAIgAygLMiIuaG9zdGFnZW50LnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0InAKE0ZvcmtTYW5kYm94UmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbxItCghjaGlsZHJlbhgCIAMoCzIbLmhvc3RhZ2VudC52MS5Gb3JrZWRTYW5kYm94ImYKDUZvcmtlZFNhbmRib3gSKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbxISCgplcnJvcl9raW5kGAIgASgJEhUKDWVycm9yX21lc3NhZ2UYAyABKAkiTwoRU2V0TmV0d29ya1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRImCgduZXR3b3JrGAIgASgLMhUuaG9zdGFnZW50LnYxLk5ldHdvcmsiQAoSU2V0TmV0d29ya1Jlc3BvbnNlEioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8iFgoUTGlzdFNhbmRib3hlc1JlcXVlc3QiRQoVTGlzdFNhbmRib3hlc1Jlc3BvbnNlEiwKCXNhbmRib3hlcxgBIAMoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyIoChJTdGF0U2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSK/AgoTU3RhdFNhbmRib3hSZXNwb25zZRIUCgxtZW1vcnlfYnl0ZXMYASABKAQSFgoOcmVzaWRlbnRfYnl0ZXMYAiABKAQSFQoNcGFnZXNfZmF1bHRlZBgDIAEoBBITCgtwYWdlc190b3RhbBgEIAEoBBIOCgZmYXVsdHMYBSABKAQSFAoMYnl0ZXNfY29waWVkGAYgASgEEhQKDGJ5dGVzX3plcm9lZBgHIAEoBBIUCgxmYXVsdF91c19wNTAYCCABKAESFAoMZmF1bHRfdXNfcDk5GAkgASgBEjkKBHBpZHMYCiADKAsyKy5ob3N0YWdlbnQudjEuU3RhdFNhbmRib3hSZXNwb25zZS5QaWRzRW50cnkaKwoJUGlkc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDToCOAEi2AEKC0V4ZWNSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDY21kGAIgASgJEgwKBGFyZ3MYAyADKAkSEwoLdGltZW91dF9zZWMYBCABKAUSCwoDY3dkGAUgASgJEi8KA2VudhgGIAMoCzIiLmhvc3RhZ2VudC52MS5FeGVjUmVxdWVzdC5FbnZFbnRyeRIMCgR1c2VyGAcgASgJEg0KBXN0ZGluGAggASgMGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQQoMRXhlY1Jlc3BvbnNlEg4KBnN0ZG91dBgBIAEoDBIOCgZzdGRlcnIYAiABKAwSEQoJZXhpdF9jb2RlGAMgASgFIpoCChFFeGVjU3RyZWFtUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgsKA2NtZBgCIAEoCRIMCgRhcmdzGAMgAygJEhMKC3RpbWVvdXRfc2VjGAQgASgFEgsKA2N3ZBgFIAEoCRI1CgNlbnYYBiADKAsyKC5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlcXVlc3QuRW52RW50cnkSDAoEdXNlchgHIAEoCRINCgVzdGRpbhgIIAEoCBIsCgNwdHkYCSABKAsyGi5ob3N0YWdlbnQudjEuVGVybWluYWxTaXplSACIAQEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIGCgRfcHR5IioKDFRlcm1pbmFsU2l6ZRIMCgRjb2xzGAEgASgNEgwKBHJvd3MYAiABKA0itwIKEkV4ZWNTdHJlYW1SZXNwb25zZRI3CgVzdGFydBgBIAEoCzImLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVzcG9uc2UuU3RhcnRIABI1CgRkYXRhGAIgASgLMiUuaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXNwb25zZS5EYXRhSAASMwoDZW5kGAMgASgLMiQuaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXNwb25zZS5FbmRIABoUCgVTdGFydBILCgNwaWQYASABKA0aNAoERGF0YRIQCgZzdGRvdXQYASABKAxIABIQCgZzdGRlcnIYAiABKAxIAEIICgZvdXRwdXQaJwoDRW5kEhEKCWV4aXRfY29kZRgBIAEoBRINCgVlcnJvchgCIAEoCUIHCgVldmVudCJbChBTZW5kSW5wdXRSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDcGlkGAIgASgNEgwKBGRhdGEYAyABKAwSCwoDZW9mGAQgASgIEgsKA3B0eRgFIAEoCCITChFTZW5kSW5wdXRSZXNwb25zZSJHChRTaWduYWxQcm9jZXNzUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgsKA3BpZBgCIAEoDRIOCgZzaWduYWwYAyABKAUiFwoVU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlImIKFVJlc2l6ZVRlcm1pbmFsUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgsKA3BpZBgCIAEoDRIoCgRzaXplGAMgASgLMhouaG9zdGFnZW50LnYxLlRlcm1pbmFsU2l6ZSIYChZSZXNpemVUZXJtaW5hbFJlc3BvbnNlIlMKEFdyaXRlRmlsZVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEg8KB2NvbnRlbnQYAyABKAwSDAoEdXNlchgEIAEoCSITChFXcml0ZUZpbGVSZXNwb25zZSJBCg9SZWFkRmlsZVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkiIwoQUmVhZEZpbGVSZXNwb25zZRIPCgdjb250ZW50GAEgASgMIrsBChZXcml0ZUZpbGVTdHJlYW1SZXF1ZXN0EjkKBG1ldGEYASABKAsyKS5ob3N0YWdlbnQudjEuV3JpdGVGaWxlU3RyZWFtUmVxdWVzdC5NZXRhSAASDwoFY2h1bmsYAiABKAxIABISCghjb21wbGV0ZRgDIAEoCEgAGjYKBE1ldGESEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAlCCQoHY29udGVudCIZChdXcml0ZUZpbGVTdHJlYW1SZXNwb25zZSJHChVSZWFkRmlsZVN0cmVhbVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkiJwoWUmVhZEZpbGVTdHJlYW1SZXNwb25zZRINCgVjaHVuaxgBIAEoDCLRAQoJRmlsZUVudHJ5EgwKBG5hbWUYASABKAkSDAoEdHlwZRgCIAEoCRIMCgRwYXRoGAMgASgJEgwKBHNpemUYBCABKAQSDAoEbW9kZRgFIAEoDRITCgtwZXJtaXNzaW9ucxgGIAEoCRINCgVvd25lchgHIAEoCRINCgVncm91cBgIIAEoCRIbChNtb2RpZmllZF9hdF91bml4X21zGAkgASgDEhsKDnN5bWxpbmtfdGFyZ2V0GAogASgJSACIAQFCEQoPX3N5bWxpbmtfdGFyZ2V0IkEKD1N0YXRGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSI6ChBTdGF0RmlsZVJlc3BvbnNlEiYKBWVudHJ5GAEgASgLMhcuaG9zdGFnZW50LnYxLkZpbGVFbnRyeSJPCg5MaXN0RGlyUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCRINCgVkZXB0aBgEIAEoDSI7Cg9MaXN0RGlyUmVzcG9uc2USKAoHZW50cmllcxgBIAMoCzIXLmhvc3RhZ2VudC52MS5GaWxlRW50cnkiQAoOTWFrZURpclJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkiOQoPTWFrZURpclJlc3BvbnNlEiYKBWVudHJ5GAEgASgLMhcuaG9zdGFnZW50LnYxLkZpbGVFbnRyeSJYCg9Nb3ZlRmlsZVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIOCgZzb3VyY2UYAiABKAkSEwoLZGVzdGluYXRpb24YAyABKAkSDAoEdXNlchgEIAEoCSI6ChBNb3ZlRmlsZVJlc3BvbnNlEiYKBWVudHJ5GAEgASgLMhcuaG9zdGFnZW50LnYxLkZpbGVFbnRyeSJDChFSZW1vdmVGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSIUChJSZW1vdmVGaWxlUmVzcG9uc2UiVAoPV2F0Y2hEaXJSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJEhEKCXJlY3Vyc2l2ZRgEIAEoCCK6AQoQV2F0Y2hEaXJSZXNwb25zZRI1CgVzdGFydBgBIAEoCzIkLmhvc3RhZ2VudC52MS5XYXRjaERpclJlc3BvbnNlLlN0YXJ0SAASNwoGY2hhbmdlGAIgASgLMiUuaG9zdGFnZW50LnYxLldhdGNoRGlyUmVzcG9uc2UuQ2hhbmdlSAAaBwoFU3RhcnQaJAoGQ2hhbmdlEgwKBG5hbWUYASABKAkSDAoEdHlwZRgCIAEoCUIHCgVldmVudCJOChVDcmVhdGVTbmFwc2hvdFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRITCgt0ZW1wbGF0ZV9pZBgCIAEoCRIMCgRuYW1lGAMgASgJIm4KFkNyZWF0ZVNuYXBzaG90UmVzcG9uc2USKAoIdGVtcGxhdGUYASABKAsyFi5ob3N0YWdlbnQudjEuVGVtcGxhdGUSKgoHc2FuZGJveBgCIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyIsChVEZWxldGVTbmFwc2hvdFJlcXVlc3QSEwoLdGVtcGxhdGVfaWQYASABKAkiGAoWRGVsZXRlU25hcHNob3RSZXNwb25zZSLOAQoIVGVtcGxhdGUSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIMCgR0eXBlGAMgASgJEg0KBXZjcHVzGAQgASgNEhEKCW1lbW9yeV9tYhgFIAEoDRIPCgdkaXNrX21iGAYgASgNEiIKBWJ1aWxkGAcgASgLMhMuaG9zdGFnZW50LnYxLkJ1aWxkEhcKD2NyZWF0ZWRfYXRfdW5peBgIIAEoAxIZCgxlcnJvcl9yZWFzb24YCSABKAlIAIgBAUIPCg1fZXJyb3JfcmVhc29uIhYKFExpc3RUZW1wbGF0ZXNSZXF1ZXN0IkIKFUxpc3RUZW1wbGF0ZXNSZXNwb25zZRIpCgl0ZW1wbGF0ZXMYASADKAsyFi5ob3N0YWdlbnQudjEuVGVtcGxhdGUiJAoOR2V0TG9nc1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSIfCg9HZXRMb2dzUmVzcG9uc2USDAoEdGV4dBgBIAEoCSITChFHZXRNZXRyaWNzUmVxdWVzdCIiChJHZXRNZXRyaWNzUmVzcG9uc2USDAoEdGV4dBgBIAEoCSIQCg5HZXRIb3N0UmVxdWVzdCLhAQoPR2V0SG9zdFJlc3BvbnNlEhEKCXZjcHVzX21heBgBIAEoDRIVCg1tZW1vcnlfbWJfbWF4GAIgASgNEhEKCWlzb2xhdGlvbhgDIAEoCRILCgN2bW0YBCABKAkSEwoLdm1tX3ZlcnNpb24YBSABKAkSEwoLc2xvdHNfdG90YWwYBiABKA0SEgoKc2xvdHNfdXNlZBgHIAEoDRIQCghpbnN0YW5jZRgIIAEoCRIXCg9kaXNrX2ZyZWVfYnl0ZXMYCSABKAQSGwoTZGlza19yZXNlcnZlZF9ieXRlcxgKIAEoBDL3EgoQSG9zdEFnZW50U2VydmljZRJYCg1DcmVhdGVTYW5kYm94EiIuaG9zdGFnZW50LnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLkNyZWF0ZVNhbmRib3hSZXNwb25zZRJbCg5EZXN0cm95U2FuZGJveBIjLmhvc3RhZ2VudC52MS5EZXN0cm95U2FuZGJveFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuRGVzdHJveVNhbmRib3hSZXNwb25zZRJVCgxQYXVzZVNhbmRib3gSIS5ob3N0YWdlbnQudjEuUGF1c2VTYW5kYm94UmVxdWVzdBoiLmhvc3RhZ2VudC52MS5QYXVzZVNhbmRib3hSZXNwb25zZRJYCg1SZXN1bWVTYW5kYm94EiIuaG9zdGFnZW50LnYxLlJlc3VtZVNhbmRib3hSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLlJlc3VtZVNhbmRib3hSZXNwb25zZRJSCgtGb3JrU2FuZGJveBIgLmhvc3RhZ2VudC52MS5Gb3JrU2FuZGJveFJlcXVlc3QaIS5ob3N0YWdlbnQudjEuRm9ya1NhbmRib3hSZXNwb25zZRJPCgpTZXROZXR3b3JrEh8uaG9zdGFnZW50LnYxLlNldE5ldHdvcmtSZXF1ZXN0GiAuaG9zdGFnZW50LnYxLlNldE5ldHdvcmtSZXNwb25zZRJYCg1MaXN0U2FuZGJveGVzEiIuaG9zdGFnZW50LnYxLkxpc3RTYW5kYm94ZXNSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLkxpc3RTYW5kYm94ZXNSZXNwb25zZRJSCgtTdGF0U2FuZGJveBIgLmhvc3RhZ2VudC52MS5TdGF0U2FuZGJveFJlcXVlc3QaIS5ob3N0YWdlbnQudjEuU3RhdFNhbmRib3hSZXNwb25zZRI9CgRFeGVjEhkuaG9zdGFnZW50LnYxLkV4ZWNSZXF1ZXN0GhouaG9zdGFnZW50LnYxLkV4ZWNSZXNwb25zZRJRCgpFeGVjU3RyZWFtEh8uaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXF1ZXN0GiAuaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXNwb25zZTABEkwKCVNlbmRJbnB1dBIeLmhvc3RhZ2VudC52MS5TZW5kSW5wdXRSZXF1ZXN0Gh8uaG9zdGFnZW50LnYxLlNlbmRJbnB1dFJlc3BvbnNlElgKDVNpZ25hbFByb2Nlc3MSIi5ob3N0YWdlbnQudjEuU2lnbmFsUHJvY2Vzc1JlcXVlc3QaIy5ob3N0YWdlbnQudjEuU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlElsKDlJlc2l6ZVRlcm1pbmFsEiMuaG9zdGFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVxdWVzdBokLmhvc3RhZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlc3BvbnNlEkwKCVdyaXRlRmlsZRIeLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVSZXF1ZXN0Gh8uaG9zdGFnZW50LnYxLldyaXRlRmlsZVJlc3BvbnNlEkkKCFJlYWRGaWxlEh0uaG9zdGFnZW50LnYxLlJlYWRGaWxlUmVxdWVzdBoeLmhvc3RhZ2VudC52MS5SZWFkRmlsZVJlc3BvbnNlEmAKD1dyaXRlRmlsZVN0cmVhbRIkLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVTdHJlYW1SZXF1ZXN0GiUuaG9zdGFnZW50LnYxLldyaXRlRmlsZVN0cmVhbVJlc3BvbnNlKAESXQoOUmVhZEZpbGVTdHJlYW0SIy5ob3N0YWdlbnQudjEuUmVhZEZpbGVTdHJlYW1SZXF1ZXN0GiQuaG9zdGFnZW50LnYxLlJlYWRGaWxlU3RyZWFtUmVzcG9uc2UwARJJCghTdGF0RmlsZRIdLmhvc3RhZ2VudC52MS5TdGF0RmlsZVJlcXVlc3QaHi5ob3N0YWdlbnQudjEuU3RhdEZpbGVSZXNwb25zZRJGCgdMaXN0RGlyEhwuaG9zdGFnZW50LnYxLkxpc3REaXJSZXF1ZXN0Gh0uaG9zdGFnZW50LnYxLkxpc3REaXJSZXNwb25zZRJGCgdNYWtlRGlyEhwuaG9zdGFnZW50LnYxLk1ha2VEaXJSZXF1ZXN0Gh0uaG9zdGFnZW50LnYxLk1ha2VEaXJSZXNwb25zZRJJCghNb3ZlRmlsZRIdLmhvc3RhZ2VudC52MS5Nb3ZlRmlsZVJlcXVlc3QaHi5ob3N0YWdlbnQudjEuTW92ZUZpbGVSZXNwb25zZRJPCgpSZW1vdmVGaWxlEh8uaG9zdGFnZW50LnYxLlJlbW92ZUZpbGVSZXF1ZXN0GiAuaG9zdGFnZW50LnYxLlJlbW92ZUZpbGVSZXNwb25zZRJLCghXYXRjaERpchIdLmhvc3RhZ2VudC52MS5XYXRjaERpclJlcXVlc3QaHi5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXNwb25zZTABElsKDkNyZWF0ZVNuYXBzaG90EiMuaG9zdGFnZW50LnYxLkNyZWF0ZVNuYXBzaG90UmVxdWVzdBokLmhvc3RhZ2VudC52MS5DcmVhdGVTbmFwc2hvdFJlc3BvbnNlElsKDkRlbGV0ZVNuYXBzaG90EiMuaG9zdGFnZW50LnYxLkRlbGV0ZVNuYXBzaG90UmVxdWVzdBokLmhvc3RhZ2VudC52MS5EZWxldGVTbmFwc2hvdFJlc3BvbnNlElgKDUxpc3RUZW1wbGF0ZXMSIi5ob3N0YWdlbnQudjEuTGlzdFRlbXBsYXRlc1JlcXVlc3QaIy5ob3N0YWdlbnQudjEuTGlzdFRlbXBsYXRlc1Jlc3BvbnNlEkYKB0dldEhvc3QSHC5ob3N0YWdlbnQudjEuR2V0SG9zdFJlcXVlc3QaHS5ob3N0YWdlbnQudjEuR2V0SG9zdFJlc3BvbnNlEkYKB0dldExvZ3MSHC5ob3N0YWdlbnQudjEuR2V0TG9nc1JlcXVlc3QaHS5ob3N0YWdlbnQudjEuR2V0TG9nc1Jlc3BvbnNlEk8KCkdldE1ldHJpY3MSHy5ob3N0YWdlbnQudjEuR2V0TWV0cmljc1JlcXVlc3QaIC5ob3N0YWdlbnQudjEuR2V0TWV0cmljc1Jlc3BvbnNlYgZwcm90bzM");
+  fileDesc("Cg9ob3N0YWdlbnQucHJvdG8SDGhvc3RhZ2VudC52MSKRAQoFQnVpbGQSCgoCaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIUCgxzdG9yZWRfYnl0ZXMYAyABKAQSGwoTbWVtb3J5X3N0b3JlZF9ieXRlcxgEIAEoBBIZChFkaXNrX3N0b3JlZF9ieXRlcxgFIAEoBBIaChJndWVzdF91bnJlc3BvbnNpdmUYBiABKAgibAoHTmV0d29yaxIQCghpbnRlcm5ldBgBIAEoCBIRCglhbGxvd19vdXQYAiADKAkSEAoIZGVueV9vdXQYAyADKAkSFQoNYWxsb3dfZG9tYWlucxgEIAMoCRITCgtkbnNfc2VydmVycxgFIAMoCSLPAgoUQ3JlYXRlU2FuZGJveFJlcXVlc3QSEAoIdGVtcGxhdGUYASABKAkSDQoFdmNwdXMYAiABKA0SEQoJbWVtb3J5X21iGAMgASgNEhMKC3RpbWVvdXRfc2VjGAQgASgFEhIKCnNhbmRib3hfaWQYBSABKAkSDwoHZGlza19tYhgGIAEoDRI4CgNlbnYYByADKAsyKy5ob3N0YWdlbnQudjEuQ3JlYXRlU2FuZGJveFJlcXVlc3QuRW52RW50cnkSJgoHbmV0d29yaxgIIAEoCzIVLmhvc3RhZ2VudC52MS5OZXR3b3JrEgwKBG9wZW4YCSABKAgSFAoMZGVmYXVsdF91c2VyGAogASgJEhcKD2RlZmF1bHRfd29ya2RpchgLIAEoCRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkMKFUNyZWF0ZVNhbmRib3hSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIqMECgtTYW5kYm94SW5mbxISCgpzYW5kYm94X2lkGAEgASgJEg4KBnN0YXR1cxgCIAEoCRIQCgh0ZW1wbGF0ZRgDIAEoCRINCgV2Y3B1cxgEIAEoDRIRCgltZW1vcnlfbWIYBSABKA0SDwoHaG9zdF9pcBgGIAEoCRIXCg9jcmVhdGVkX2F0X3VuaXgYByABKAMSGwoTbGFzdF9hY3RpdmVfYXRfdW5peBgIIAEoAxITCgt0aW1lb3V0X3NlYxgJIAEoBRIPCgdkaXNrX21iGAogASgNEhEKCWlzb2xhdGlvbhgLIAEoCRILCgN2bW0YDCABKAkSDwoHYmFja2VuZBgNIAEoCRInCgVidWlsZBgOIAEoCzITLmhvc3RhZ2VudC52MS5CdWlsZEgAiAEBEhkKDGVycm9yX3JlYXNvbhgPIAEoCUgBiAEBEjwKCnRpbWluZ3NfbXMYECADKAsyKC5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8uVGltaW5nc01zRW50cnkSJgoHbmV0d29yaxgRIAEoCzIVLmhvc3RhZ2VudC52MS5OZXR3b3JrEhQKDGFjY2Vzc190b2tlbhgSIAEoCRIRCglkaXNrX29ubHkYEyABKAgaMAoOVGltaW5nc01zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgBOgI4AUIICgZfYnVpbGRCDwoNX2Vycm9yX3JlYXNvbiIrChVEZXN0cm95U2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCSIYChZEZXN0cm95U2FuZGJveFJlc3BvbnNlIk0KE1BhdXNlU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIRCglkaXNrX29ubHkYAiABKAgSDwoHaGVhbHRoeRgDIAEoCCJCChRQYXVzZVNhbmRib3hSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvImAKFFJlc3VtZVNhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSJgoHbmV0d29yaxgCIAEoCzIVLmhvc3RhZ2VudC52MS5OZXR3b3JrEgwKBGNvbGQYAyABKAgiVQoVUmVzdW1lU2FuZGJveFJlc3BvbnNlEioKB3NhbmRib3gYASABKAsyGS5ob3N0YWdlbnQudjEuU2FuZGJveEluZm8SEAoIYnVpbGRfaWQYAiABKAkiXgoSRm9ya1NhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSNAoIY2hpbGRyZW4YAiADKAsyIi5ob3N0YWdlbnQudjEuQ3JlYXRlU2FuZGJveFJlcXVlc3QicAoTRm9ya1NhbmRib3hSZXNwb25zZRIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvEi0KCGNoaWxkcmVuGAIgAygLMhsuaG9zdGFnZW50LnYxLkZvcmtlZFNhbmRib3giZgoNRm9ya2VkU2FuZGJveBIqCgdzYW5kYm94GAEgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvEhIKCmVycm9yX2tpbmQYAiABKAkSFQoNZXJyb3JfbWVzc2FnZRgDIAEoCSJPChFTZXROZXR3b3JrUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEiYKB25ldHdvcmsYAiABKAsyFS5ob3N0YWdlbnQudjEuTmV0d29yayJAChJTZXROZXR3b3JrUmVzcG9uc2USKgoHc2FuZGJveBgBIAEoCzIZLmhvc3RhZ2VudC52MS5TYW5kYm94SW5mbyIWChRMaXN0U2FuZGJveGVzUmVxdWVzdCJFChVMaXN0U2FuZGJveGVzUmVzcG9uc2USLAoJc2FuZGJveGVzGAEgAygLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIigKElN0YXRTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIr8CChNTdGF0U2FuZGJveFJlc3BvbnNlEhQKDG1lbW9yeV9ieXRlcxgBIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgCIAEoBBIVCg1wYWdlc19mYXVsdGVkGAMgASgEEhMKC3BhZ2VzX3RvdGFsGAQgASgEEg4KBmZhdWx0cxgFIAEoBBIUCgxieXRlc19jb3BpZWQYBiABKAQSFAoMYnl0ZXNfemVyb2VkGAcgASgEEhQKDGZhdWx0X3VzX3A1MBgIIAEoARIUCgxmYXVsdF91c19wOTkYCSABKAESOQoEcGlkcxgKIAMoCzIrLmhvc3RhZ2VudC52MS5TdGF0U2FuZGJveFJlc3BvbnNlLlBpZHNFbnRyeRorCglQaWRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgNOgI4ASLYAQoLRXhlY1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNjbWQYAiABKAkSDAoEYXJncxgDIAMoCRITCgt0aW1lb3V0X3NlYxgEIAEoBRILCgNjd2QYBSABKAkSLwoDZW52GAYgAygLMiIuaG9zdGFnZW50LnYxLkV4ZWNSZXF1ZXN0LkVudkVudHJ5EgwKBHVzZXIYByABKAkSDQoFc3RkaW4YCCABKAwaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJBCgxFeGVjUmVzcG9uc2USDgoGc3Rkb3V0GAEgASgMEg4KBnN0ZGVychgCIAEoDBIRCglleGl0X2NvZGUYAyABKAUimgIKEUV4ZWNTdHJlYW1SZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDY21kGAIgASgJEgwKBGFyZ3MYAyADKAkSEwoLdGltZW91dF9zZWMYBCABKAUSCwoDY3dkGAUgASgJEjUKA2VudhgGIAMoCzIoLmhvc3RhZ2VudC52MS5FeGVjU3RyZWFtUmVxdWVzdC5FbnZFbnRyeRIMCgR1c2VyGAcgASgJEg0KBXN0ZGluGAggASgIEiwKA3B0eRgJIAEoCzIaLmhvc3RhZ2VudC52MS5UZXJtaW5hbFNpemVIAIgBARoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgYKBF9wdHkiKgoMVGVybWluYWxTaXplEgwKBGNvbHMYASABKA0SDAoEcm93cxgCIAEoDSK3AgoSRXhlY1N0cmVhbVJlc3BvbnNlEjcKBXN0YXJ0GAEgASgLMiYuaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXNwb25zZS5TdGFydEgAEjUKBGRhdGEYAiABKAsyJS5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlLkRhdGFIABIzCgNlbmQYAyABKAsyJC5ob3N0YWdlbnQudjEuRXhlY1N0cmVhbVJlc3BvbnNlLkVuZEgAGhQKBVN0YXJ0EgsKA3BpZBgBIAEoDRo0CgREYXRhEhAKBnN0ZG91dBgBIAEoDEgAEhAKBnN0ZGVychgCIAEoDEgAQggKBm91dHB1dBonCgNFbmQSEQoJZXhpdF9jb2RlGAEgASgFEg0KBWVycm9yGAIgASgJQgcKBWV2ZW50IlsKEFNlbmRJbnB1dFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDAoEZGF0YRgDIAEoDBILCgNlb2YYBCABKAgSCwoDcHR5GAUgASgIIhMKEVNlbmRJbnB1dFJlc3BvbnNlIkcKFFNpZ25hbFByb2Nlc3NSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDcGlkGAIgASgNEg4KBnNpZ25hbBgDIAEoBSIXChVTaWduYWxQcm9jZXNzUmVzcG9uc2UiYgoVUmVzaXplVGVybWluYWxSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSCwoDcGlkGAIgASgNEigKBHNpemUYAyABKAsyGi5ob3N0YWdlbnQudjEuVGVybWluYWxTaXplIhgKFlJlc2l6ZVRlcm1pbmFsUmVzcG9uc2UiUwoQV3JpdGVGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDwoHY29udGVudBgDIAEoDBIMCgR1c2VyGAQgASgJIhMKEVdyaXRlRmlsZVJlc3BvbnNlIkEKD1JlYWRGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSIjChBSZWFkRmlsZVJlc3BvbnNlEg8KB2NvbnRlbnQYASABKAwiuwEKFldyaXRlRmlsZVN0cmVhbVJlcXVlc3QSOQoEbWV0YRgBIAEoCzIpLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVTdHJlYW1SZXF1ZXN0Lk1ldGFIABIPCgVjaHVuaxgCIAEoDEgAEhIKCGNvbXBsZXRlGAMgASgISAAaNgoETWV0YRISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCUIJCgdjb250ZW50IhkKF1dyaXRlRmlsZVN0cmVhbVJlc3BvbnNlIkcKFVJlYWRGaWxlU3RyZWFtUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSInChZSZWFkRmlsZVN0cmVhbVJlc3BvbnNlEg0KBWNodW5rGAEgASgMItEBCglGaWxlRW50cnkSDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJEgwKBHBhdGgYAyABKAkSDAoEc2l6ZRgEIAEoBBIMCgRtb2RlGAUgASgNEhMKC3Blcm1pc3Npb25zGAYgASgJEg0KBW93bmVyGAcgASgJEg0KBWdyb3VwGAggASgJEhsKE21vZGlmaWVkX2F0X3VuaXhfbXMYCSABKAMSGwoOc3ltbGlua190YXJnZXQYCiABKAlIAIgBAUIRCg9fc3ltbGlua190YXJnZXQiQQoPU3RhdEZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIjoKEFN0YXRGaWxlUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5Ik8KDkxpc3REaXJSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJEg0KBWRlcHRoGAQgASgNIjsKD0xpc3REaXJSZXNwb25zZRIoCgdlbnRyaWVzGAEgAygLMhcuaG9zdGFnZW50LnYxLkZpbGVFbnRyeSJACg5NYWtlRGlyUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSI5Cg9NYWtlRGlyUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5IlgKD01vdmVGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEg4KBnNvdXJjZRgCIAEoCRITCgtkZXN0aW5hdGlvbhgDIAEoCRIMCgR1c2VyGAQgASgJIjoKEE1vdmVGaWxlUmVzcG9uc2USJgoFZW50cnkYASABKAsyFy5ob3N0YWdlbnQudjEuRmlsZUVudHJ5IkMKEVJlbW92ZUZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIhQKElJlbW92ZUZpbGVSZXNwb25zZSJUCg9XYXRjaERpclJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkSEQoJcmVjdXJzaXZlGAQgASgIIroBChBXYXRjaERpclJlc3BvbnNlEjUKBXN0YXJ0GAEgASgLMiQuaG9zdGFnZW50LnYxLldhdGNoRGlyUmVzcG9uc2UuU3RhcnRIABI3CgZjaGFuZ2UYAiABKAsyJS5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXNwb25zZS5DaGFuZ2VIABoHCgVTdGFydBokCgZDaGFuZ2USDAoEbmFtZRgBIAEoCRIMCgR0eXBlGAIgASgJQgcKBWV2ZW50Ik4KFUNyZWF0ZVNuYXBzaG90UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEhMKC3RlbXBsYXRlX2lkGAIgASgJEgwKBG5hbWUYAyABKAkibgoWQ3JlYXRlU25hcHNob3RSZXNwb25zZRIoCgh0ZW1wbGF0ZRgBIAEoCzIWLmhvc3RhZ2VudC52MS5UZW1wbGF0ZRIqCgdzYW5kYm94GAIgASgLMhkuaG9zdGFnZW50LnYxLlNhbmRib3hJbmZvIlMKElRhZ1RlbXBsYXRlUmVxdWVzdBIaChJzb3VyY2VfdGVtcGxhdGVfaWQYASABKAkSEwoLdGVtcGxhdGVfaWQYAiABKAkSDAoEbmFtZRgDIAEoCSI/ChNUYWdUZW1wbGF0ZVJlc3BvbnNlEigKCHRlbXBsYXRlGAEgASgLMhYuaG9zdGFnZW50LnYxLlRlbXBsYXRlIiwKFURlbGV0ZVNuYXBzaG90UmVxdWVzdBITCgt0ZW1wbGF0ZV9pZBgBIAEoCSIYChZEZWxldGVTbmFwc2hvdFJlc3BvbnNlIs4BCghUZW1wbGF0ZRIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEgwKBHR5cGUYAyABKAkSDQoFdmNwdXMYBCABKA0SEQoJbWVtb3J5X21iGAUgASgNEg8KB2Rpc2tfbWIYBiABKA0SIgoFYnVpbGQYByABKAsyEy5ob3N0YWdlbnQudjEuQnVpbGQSFwoPY3JlYXRlZF9hdF91bml4GAggASgDEhkKDGVycm9yX3JlYXNvbhgJIAEoCUgAiAEBQg8KDV9lcnJvcl9yZWFzb24iFgoUTGlzdFRlbXBsYXRlc1JlcXVlc3QiQgoVTGlzdFRlbXBsYXRlc1Jlc3BvbnNlEikKCXRlbXBsYXRlcxgBIAMoCzIWLmhvc3RhZ2VudC52MS5UZW1wbGF0ZSIkCg5HZXRMb2dzUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIh8KD0dldExvZ3NSZXNwb25zZRIMCgR0ZXh0GAEgASgJIhMKEUdldE1ldHJpY3NSZXF1ZXN0IiIKEkdldE1ldHJpY3NSZXNwb25zZRIMCgR0ZXh0GAEgASgJImIKEUdldFNhbXBsZXNSZXF1ZXN0EhMKC3NhbmRib3hfaWRzGAEgAygJEhQKDGZyb21fdW5peF9tcxgCIAEoAxISCgp0b191bml4X21zGAMgASgDEg4KBmxhdGVzdBgEIAEoCCJFChJHZXRTYW1wbGVzUmVzcG9uc2USLwoJc2FuZGJveGVzGAEgAygLMhwuaG9zdGFnZW50LnYxLlNhbmRib3hTYW1wbGVzIksKDlNhbmRib3hTYW1wbGVzEhIKCnNhbmRib3hfaWQYASABKAkSJQoHc2FtcGxlcxgCIAMoCzIULmhvc3RhZ2VudC52MS5TYW1wbGUivwEKBlNhbXBsZRIPCgd1bml4X21zGAEgASgDEhEKCWNwdV9jb3VudBgCIAEoDRIUCgxjcHVfdXNlZF9wY3QYAyABKAESFgoObWVtX3VzZWRfYnl0ZXMYBCABKAQSFwoPbWVtX3RvdGFsX2J5dGVzGAUgASgEEhcKD21lbV9jYWNoZV9ieXRlcxgGIAEoBBIXCg9kaXNrX3VzZWRfYnl0ZXMYByABKAQSGAoQZGlza190b3RhbF9ieXRlcxgIIAEoBCIQCg5HZXRIb3N0UmVxdWVzdCLhAQoPR2V0SG9zdFJlc3BvbnNlEhEKCXZjcHVzX21heBgBIAEoDRIVCg1tZW1vcnlfbWJfbWF4GAIgASgNEhEKCWlzb2xhdGlvbhgDIAEoCRILCgN2bW0YBCABKAkSEwoLdm1tX3ZlcnNpb24YBSABKAkSEwoLc2xvdHNfdG90YWwYBiABKA0SEgoKc2xvdHNfdXNlZBgHIAEoDRIQCghpbnN0YW5jZRgIIAEoCRIXCg9kaXNrX2ZyZWVfYnl0ZXMYCSABKAQSGwoTZGlza19yZXNlcnZlZF9ieXRlcxgKIAEoBDKcFAoQSG9zdEFnZW50U2VydmljZRJYCg1DcmVhdGVTYW5kYm94EiIuaG9zdGFnZW50LnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLkNyZWF0ZVNhbmRib3hSZXNwb25zZRJbCg5EZXN0cm95U2FuZGJveBIjLmhvc3RhZ2VudC52MS5EZXN0cm95U2FuZGJveFJlcXVlc3QaJC5ob3N0YWdlbnQudjEuRGVzdHJveVNhbmRib3hSZXNwb25zZRJVCgxQYXVzZVNhbmRib3gSIS5ob3N0YWdlbnQudjEuUGF1c2VTYW5kYm94UmVxdWVzdBoiLmhvc3RhZ2VudC52MS5QYXVzZVNhbmRib3hSZXNwb25zZRJYCg1SZXN1bWVTYW5kYm94EiIuaG9zdGFnZW50LnYxLlJlc3VtZVNhbmRib3hSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLlJlc3VtZVNhbmRib3hSZXNwb25zZRJSCgtGb3JrU2FuZGJveBIgLmhvc3RhZ2VudC52MS5Gb3JrU2FuZGJveFJlcXVlc3QaIS5ob3N0YWdlbnQudjEuRm9ya1NhbmRib3hSZXNwb25zZRJPCgpTZXROZXR3b3JrEh8uaG9zdGFnZW50LnYxLlNldE5ldHdvcmtSZXF1ZXN0GiAuaG9zdGFnZW50LnYxLlNldE5ldHdvcmtSZXNwb25zZRJYCg1MaXN0U2FuZGJveGVzEiIuaG9zdGFnZW50LnYxLkxpc3RTYW5kYm94ZXNSZXF1ZXN0GiMuaG9zdGFnZW50LnYxLkxpc3RTYW5kYm94ZXNSZXNwb25zZRJSCgtTdGF0U2FuZGJveBIgLmhvc3RhZ2VudC52MS5TdGF0U2FuZGJveFJlcXVlc3QaIS5ob3N0YWdlbnQudjEuU3RhdFNhbmRib3hSZXNwb25zZRI9CgRFeGVjEhkuaG9zdGFnZW50LnYxLkV4ZWNSZXF1ZXN0GhouaG9zdGFnZW50LnYxLkV4ZWNSZXNwb25zZRJRCgpFeGVjU3RyZWFtEh8uaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXF1ZXN0GiAuaG9zdGFnZW50LnYxLkV4ZWNTdHJlYW1SZXNwb25zZTABEkwKCVNlbmRJbnB1dBIeLmhvc3RhZ2VudC52MS5TZW5kSW5wdXRSZXF1ZXN0Gh8uaG9zdGFnZW50LnYxLlNlbmRJbnB1dFJlc3BvbnNlElgKDVNpZ25hbFByb2Nlc3MSIi5ob3N0YWdlbnQudjEuU2lnbmFsUHJvY2Vzc1JlcXVlc3QaIy5ob3N0YWdlbnQudjEuU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlElsKDlJlc2l6ZVRlcm1pbmFsEiMuaG9zdGFnZW50LnYxLlJlc2l6ZVRlcm1pbmFsUmVxdWVzdBokLmhvc3RhZ2VudC52MS5SZXNpemVUZXJtaW5hbFJlc3BvbnNlEkwKCVdyaXRlRmlsZRIeLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVSZXF1ZXN0Gh8uaG9zdGFnZW50LnYxLldyaXRlRmlsZVJlc3BvbnNlEkkKCFJlYWRGaWxlEh0uaG9zdGFnZW50LnYxLlJlYWRGaWxlUmVxdWVzdBoeLmhvc3RhZ2VudC52MS5SZWFkRmlsZVJlc3BvbnNlEmAKD1dyaXRlRmlsZVN0cmVhbRIkLmhvc3RhZ2VudC52MS5Xcml0ZUZpbGVTdHJlYW1SZXF1ZXN0GiUuaG9zdGFnZW50LnYxLldyaXRlRmlsZVN0cmVhbVJlc3BvbnNlKAESXQoOUmVhZEZpbGVTdHJlYW0SIy5ob3N0YWdlbnQudjEuUmVhZEZpbGVTdHJlYW1SZXF1ZXN0GiQuaG9zdGFnZW50LnYxLlJlYWRGaWxlU3RyZWFtUmVzcG9uc2UwARJJCghTdGF0RmlsZRIdLmhvc3RhZ2VudC52MS5TdGF0RmlsZVJlcXVlc3QaHi5ob3N0YWdlbnQudjEuU3RhdEZpbGVSZXNwb25zZRJGCgdMaXN0RGlyEhwuaG9zdGFnZW50LnYxLkxpc3REaXJSZXF1ZXN0Gh0uaG9zdGFnZW50LnYxLkxpc3REaXJSZXNwb25zZRJGCgdNYWtlRGlyEhwuaG9zdGFnZW50LnYxLk1ha2VEaXJSZXF1ZXN0Gh0uaG9zdGFnZW50LnYxLk1ha2VEaXJSZXNwb25zZRJJCghNb3ZlRmlsZRIdLmhvc3RhZ2VudC52MS5Nb3ZlRmlsZVJlcXVlc3QaHi5ob3N0YWdlbnQudjEuTW92ZUZpbGVSZXNwb25zZRJPCgpSZW1vdmVGaWxlEh8uaG9zdGFnZW50LnYxLlJlbW92ZUZpbGVSZXF1ZXN0GiAuaG9zdGFnZW50LnYxLlJlbW92ZUZpbGVSZXNwb25zZRJLCghXYXRjaERpchIdLmhvc3RhZ2VudC52MS5XYXRjaERpclJlcXVlc3QaHi5ob3N0YWdlbnQudjEuV2F0Y2hEaXJSZXNwb25zZTABElsKDkNyZWF0ZVNuYXBzaG90EiMuaG9zdGFnZW50LnYxLkNyZWF0ZVNuYXBzaG90UmVxdWVzdBokLmhvc3RhZ2VudC52MS5DcmVhdGVTbmFwc2hvdFJlc3BvbnNlElIKC1RhZ1RlbXBsYXRlEiAuaG9zdGFnZW50LnYxLlRhZ1RlbXBsYXRlUmVxdWVzdBohLmhvc3RhZ2VudC52MS5UYWdUZW1wbGF0ZVJlc3BvbnNlElsKDkRlbGV0ZVNuYXBzaG90EiMuaG9zdGFnZW50LnYxLkRlbGV0ZVNuYXBzaG90UmVxdWVzdBokLmhvc3RhZ2VudC52MS5EZWxldGVTbmFwc2hvdFJlc3BvbnNlElgKDUxpc3RUZW1wbGF0ZXMSIi5ob3N0YWdlbnQudjEuTGlzdFRlbXBsYXRlc1JlcXVlc3QaIy5ob3N0YWdlbnQudjEuTGlzdFRlbXBsYXRlc1Jlc3BvbnNlEkYKB0dldEhvc3QSHC5ob3N0YWdlbnQudjEuR2V0SG9zdFJlcXVlc3QaHS5ob3N0YWdlbnQudjEuR2V0SG9zdFJlc3BvbnNlEkYKB0dldExvZ3MSHC5ob3N0YWdlbnQudjEuR2V0TG9nc1JlcXVlc3QaHS5ob3N0YWdlbnQudjEuR2V0TG9nc1Jlc3BvbnNlEk8KCkdldE1ldHJpY3MSHy5ob3N0YWdlbnQudjEuR2V0TWV0cmljc1JlcXVlc3QaIC5ob3N0YWdlbnQudjEuR2V0TWV0cmljc1Jlc3BvbnNlEk8KCkdldFNhbXBsZXMSHy5ob3N0YWdlbnQudjEuR2V0U2FtcGxlc1JlcXVlc3QaIC5ob3N0YWdlbnQudjEuR2V0U2FtcGxlc1Jlc3BvbnNlYgZwcm90bzM");
 
 /**
  * A sealed generation. `generation` counts memory's builds; `stored_bytes` is what the build's folder holds on disk.
@@ -44,6 +44,13 @@ export type Build = Message<"hostagent.v1.Build"> & {
    * @generated from field: uint64 disk_stored_bytes = 5;
    */
   diskStoredBytes: bigint;
+
+  /**
+   * Its guest did not freeze its processes in time, and may have been hung.
+   *
+   * @generated from field: bool guest_unresponsive = 6;
+   */
+  guestUnresponsive: boolean;
 };
 
 /**
@@ -147,6 +154,25 @@ export type CreateSandboxRequest = Message<"hostagent.v1.CreateSandboxRequest"> 
    * @generated from field: hostagent.v1.Network network = 8;
    */
   network?: Network | undefined;
+
+  /**
+   * Its guest agent asks clients for no token.
+   *
+   * @generated from field: bool open = 9;
+   */
+  open: boolean;
+
+  /**
+   * Who processes and files of calls belong to that name no user, and where such processes run. Empty: root, in /root.
+   *
+   * @generated from field: string default_user = 10;
+   */
+  defaultUser: string;
+
+  /**
+   * @generated from field: string default_workdir = 11;
+   */
+  defaultWorkdir: string;
 };
 
 /**
@@ -273,6 +299,20 @@ export type SandboxInfo = Message<"hostagent.v1.SandboxInfo"> & {
    * @generated from field: hostagent.v1.Network network = 17;
    */
   network?: Network | undefined;
+
+  /**
+   * What its guest agent asks of clients; empty: nothing.
+   *
+   * @generated from field: string access_token = 18;
+   */
+  accessToken: string;
+
+  /**
+   * It is paused without its memory: the next start boots its disk.
+   *
+   * @generated from field: bool disk_only = 19;
+   */
+  diskOnly: boolean;
 };
 
 /**
@@ -320,6 +360,20 @@ export type PauseSandboxRequest = Message<"hostagent.v1.PauseSandboxRequest"> & 
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
+
+  /**
+   * Keeps the disk, with all that the guest has written, and nothing that ran.
+   *
+   * @generated from field: bool disk_only = 2;
+   */
+  diskOnly: boolean;
+
+  /**
+   * Refuses to pause a guest whose agent does not answer.
+   *
+   * @generated from field: bool healthy = 3;
+   */
+  healthy: boolean;
 };
 
 /**
@@ -411,7 +465,7 @@ export type ForkSandboxRequest = Message<"hostagent.v1.ForkSandboxRequest"> & {
   sandboxId: string;
 
   /**
-   * Template and size are the source's; its environment counts where a child has none of its own.
+   * Template, size, default user and whether it is open are the source's; its environment counts where a child has none of its own.
    *
    * @generated from field: repeated hostagent.v1.CreateSandboxRequest children = 2;
    */
@@ -1655,6 +1709,8 @@ export type CreateSnapshotRequest = Message<"hostagent.v1.CreateSnapshotRequest"
   sandboxId: string;
 
   /**
+   * An id, and `:tag` for one of several builds of that template.
+   *
    * @generated from field: string template_id = 2;
    */
   templateId: string;
@@ -1695,6 +1751,50 @@ export const CreateSnapshotResponseSchema: GenMessage<CreateSnapshotResponse> = 
   messageDesc(file_hostagent, 53);
 
 /**
+ * @generated from message hostagent.v1.TagTemplateRequest
+ */
+export type TagTemplateRequest = Message<"hostagent.v1.TagTemplateRequest"> & {
+  /**
+   * @generated from field: string source_template_id = 1;
+   */
+  sourceTemplateId: string;
+
+  /**
+   * @generated from field: string template_id = 2;
+   */
+  templateId: string;
+
+  /**
+   * @generated from field: string name = 3;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message hostagent.v1.TagTemplateRequest.
+ * Use `create(TagTemplateRequestSchema)` to create a new message.
+ */
+export const TagTemplateRequestSchema: GenMessage<TagTemplateRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 54);
+
+/**
+ * @generated from message hostagent.v1.TagTemplateResponse
+ */
+export type TagTemplateResponse = Message<"hostagent.v1.TagTemplateResponse"> & {
+  /**
+   * @generated from field: hostagent.v1.Template template = 1;
+   */
+  template?: Template | undefined;
+};
+
+/**
+ * Describes the message hostagent.v1.TagTemplateResponse.
+ * Use `create(TagTemplateResponseSchema)` to create a new message.
+ */
+export const TagTemplateResponseSchema: GenMessage<TagTemplateResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 55);
+
+/**
  * @generated from message hostagent.v1.DeleteSnapshotRequest
  */
 export type DeleteSnapshotRequest = Message<"hostagent.v1.DeleteSnapshotRequest"> & {
@@ -1709,7 +1809,7 @@ export type DeleteSnapshotRequest = Message<"hostagent.v1.DeleteSnapshotRequest"
  * Use `create(DeleteSnapshotRequestSchema)` to create a new message.
  */
 export const DeleteSnapshotRequestSchema: GenMessage<DeleteSnapshotRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 54);
+  messageDesc(file_hostagent, 56);
 
 /**
  * @generated from message hostagent.v1.DeleteSnapshotResponse
@@ -1722,7 +1822,7 @@ export type DeleteSnapshotResponse = Message<"hostagent.v1.DeleteSnapshotRespons
  * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
  */
 export const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 55);
+  messageDesc(file_hostagent, 57);
 
 /**
  * @generated from message hostagent.v1.Template
@@ -1787,7 +1887,7 @@ export type Template = Message<"hostagent.v1.Template"> & {
  * Use `create(TemplateSchema)` to create a new message.
  */
 export const TemplateSchema: GenMessage<Template> = /*@__PURE__*/
-  messageDesc(file_hostagent, 56);
+  messageDesc(file_hostagent, 58);
 
 /**
  * @generated from message hostagent.v1.ListTemplatesRequest
@@ -1800,7 +1900,7 @@ export type ListTemplatesRequest = Message<"hostagent.v1.ListTemplatesRequest"> 
  * Use `create(ListTemplatesRequestSchema)` to create a new message.
  */
 export const ListTemplatesRequestSchema: GenMessage<ListTemplatesRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 57);
+  messageDesc(file_hostagent, 59);
 
 /**
  * @generated from message hostagent.v1.ListTemplatesResponse
@@ -1817,7 +1917,7 @@ export type ListTemplatesResponse = Message<"hostagent.v1.ListTemplatesResponse"
  * Use `create(ListTemplatesResponseSchema)` to create a new message.
  */
 export const ListTemplatesResponseSchema: GenMessage<ListTemplatesResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 58);
+  messageDesc(file_hostagent, 60);
 
 /**
  * @generated from message hostagent.v1.GetLogsRequest
@@ -1834,7 +1934,7 @@ export type GetLogsRequest = Message<"hostagent.v1.GetLogsRequest"> & {
  * Use `create(GetLogsRequestSchema)` to create a new message.
  */
 export const GetLogsRequestSchema: GenMessage<GetLogsRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 59);
+  messageDesc(file_hostagent, 61);
 
 /**
  * @generated from message hostagent.v1.GetLogsResponse
@@ -1853,7 +1953,7 @@ export type GetLogsResponse = Message<"hostagent.v1.GetLogsResponse"> & {
  * Use `create(GetLogsResponseSchema)` to create a new message.
  */
 export const GetLogsResponseSchema: GenMessage<GetLogsResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 60);
+  messageDesc(file_hostagent, 62);
 
 /**
  * @generated from message hostagent.v1.GetMetricsRequest
@@ -1866,7 +1966,7 @@ export type GetMetricsRequest = Message<"hostagent.v1.GetMetricsRequest"> & {
  * Use `create(GetMetricsRequestSchema)` to create a new message.
  */
 export const GetMetricsRequestSchema: GenMessage<GetMetricsRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 61);
+  messageDesc(file_hostagent, 63);
 
 /**
  * @generated from message hostagent.v1.GetMetricsResponse
@@ -1883,7 +1983,142 @@ export type GetMetricsResponse = Message<"hostagent.v1.GetMetricsResponse"> & {
  * Use `create(GetMetricsResponseSchema)` to create a new message.
  */
 export const GetMetricsResponseSchema: GenMessage<GetMetricsResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 62);
+  messageDesc(file_hostagent, 64);
+
+/**
+ * @generated from message hostagent.v1.GetSamplesRequest
+ */
+export type GetSamplesRequest = Message<"hostagent.v1.GetSamplesRequest"> & {
+  /**
+   * @generated from field: repeated string sandbox_ids = 1;
+   */
+  sandboxIds: string[];
+
+  /**
+   * Both included; 0: no limit.
+   *
+   * @generated from field: int64 from_unix_ms = 2;
+   */
+  fromUnixMs: bigint;
+
+  /**
+   * @generated from field: int64 to_unix_ms = 3;
+   */
+  toUnixMs: bigint;
+
+  /**
+   * Only the last of each.
+   *
+   * @generated from field: bool latest = 4;
+   */
+  latest: boolean;
+};
+
+/**
+ * Describes the message hostagent.v1.GetSamplesRequest.
+ * Use `create(GetSamplesRequestSchema)` to create a new message.
+ */
+export const GetSamplesRequestSchema: GenMessage<GetSamplesRequest> = /*@__PURE__*/
+  messageDesc(file_hostagent, 65);
+
+/**
+ * @generated from message hostagent.v1.GetSamplesResponse
+ */
+export type GetSamplesResponse = Message<"hostagent.v1.GetSamplesResponse"> & {
+  /**
+   * In the order of the ids.
+   *
+   * @generated from field: repeated hostagent.v1.SandboxSamples sandboxes = 1;
+   */
+  sandboxes: SandboxSamples[];
+};
+
+/**
+ * Describes the message hostagent.v1.GetSamplesResponse.
+ * Use `create(GetSamplesResponseSchema)` to create a new message.
+ */
+export const GetSamplesResponseSchema: GenMessage<GetSamplesResponse> = /*@__PURE__*/
+  messageDesc(file_hostagent, 66);
+
+/**
+ * @generated from message hostagent.v1.SandboxSamples
+ */
+export type SandboxSamples = Message<"hostagent.v1.SandboxSamples"> & {
+  /**
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * Oldest first.
+   *
+   * @generated from field: repeated hostagent.v1.Sample samples = 2;
+   */
+  samples: Sample[];
+};
+
+/**
+ * Describes the message hostagent.v1.SandboxSamples.
+ * Use `create(SandboxSamplesSchema)` to create a new message.
+ */
+export const SandboxSamplesSchema: GenMessage<SandboxSamples> = /*@__PURE__*/
+  messageDesc(file_hostagent, 67);
+
+/**
+ * @generated from message hostagent.v1.Sample
+ */
+export type Sample = Message<"hostagent.v1.Sample"> & {
+  /**
+   * By the host's clock.
+   *
+   * @generated from field: int64 unix_ms = 1;
+   */
+  unixMs: bigint;
+
+  /**
+   * @generated from field: uint32 cpu_count = 2;
+   */
+  cpuCount: number;
+
+  /**
+   * Of all CPUs together, since the sample before.
+   *
+   * @generated from field: double cpu_used_pct = 3;
+   */
+  cpuUsedPct: number;
+
+  /**
+   * @generated from field: uint64 mem_used_bytes = 4;
+   */
+  memUsedBytes: bigint;
+
+  /**
+   * @generated from field: uint64 mem_total_bytes = 5;
+   */
+  memTotalBytes: bigint;
+
+  /**
+   * @generated from field: uint64 mem_cache_bytes = 6;
+   */
+  memCacheBytes: bigint;
+
+  /**
+   * @generated from field: uint64 disk_used_bytes = 7;
+   */
+  diskUsedBytes: bigint;
+
+  /**
+   * @generated from field: uint64 disk_total_bytes = 8;
+   */
+  diskTotalBytes: bigint;
+};
+
+/**
+ * Describes the message hostagent.v1.Sample.
+ * Use `create(SampleSchema)` to create a new message.
+ */
+export const SampleSchema: GenMessage<Sample> = /*@__PURE__*/
+  messageDesc(file_hostagent, 68);
 
 /**
  * @generated from message hostagent.v1.GetHostRequest
@@ -1896,7 +2131,7 @@ export type GetHostRequest = Message<"hostagent.v1.GetHostRequest"> & {
  * Use `create(GetHostRequestSchema)` to create a new message.
  */
 export const GetHostRequestSchema: GenMessage<GetHostRequest> = /*@__PURE__*/
-  messageDesc(file_hostagent, 63);
+  messageDesc(file_hostagent, 69);
 
 /**
  * @generated from message hostagent.v1.GetHostResponse
@@ -1960,7 +2195,7 @@ export type GetHostResponse = Message<"hostagent.v1.GetHostResponse"> & {
  * Use `create(GetHostResponseSchema)` to create a new message.
  */
 export const GetHostResponseSchema: GenMessage<GetHostResponse> = /*@__PURE__*/
-  messageDesc(file_hostagent, 64);
+  messageDesc(file_hostagent, 70);
 
 /**
  * @generated from service hostagent.v1.HostAgentService
@@ -2173,6 +2408,16 @@ export const HostAgentService: GenService<{
     output: typeof CreateSnapshotResponseSchema;
   },
   /**
+   * Points another template at the build of one: it lives as long as either does.
+   *
+   * @generated from rpc hostagent.v1.HostAgentService.TagTemplate
+   */
+  tagTemplate: {
+    methodKind: "unary";
+    input: typeof TagTemplateRequestSchema;
+    output: typeof TagTemplateResponseSchema;
+  },
+  /**
    * @generated from rpc hostagent.v1.HostAgentService.DeleteSnapshot
    */
   deleteSnapshot: {
@@ -2215,6 +2460,16 @@ export const HostAgentService: GenService<{
     methodKind: "unary";
     input: typeof GetMetricsRequestSchema;
     output: typeof GetMetricsResponseSchema;
+  },
+  /**
+   * What guests said of their CPU, memory and disk while they ran. A sandbox that is not here has no samples.
+   *
+   * @generated from rpc hostagent.v1.HostAgentService.GetSamples
+   */
+  getSamples: {
+    methodKind: "unary";
+    input: typeof GetSamplesRequestSchema;
+    output: typeof GetSamplesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_hostagent, 0);

@@ -59,6 +59,11 @@ export function settingsText(env: Record<string, string>): string {
 #THAW_LISTEN=127.0.0.1:8080
 #THAW_TLS_CERT=/etc/thaw/cert.pem
 #THAW_TLS_KEY=/etc/thaw/key.pem
+#THAW_PROXY_LISTEN=127.0.0.1:8081
+#THAW_PROXY_TLS_LISTEN=0.0.0.0:3443
+#THAW_PROXY_TLS_CERT=/etc/thaw/proxy-cert.pem
+#THAW_PROXY_TLS_KEY=/etc/thaw/proxy-key.pem
+#THAW_DOMAIN=sandboxes.example.org:3443
 #THAW_DATA=/var/lib/thaw
 #DATABASE_URL=postgres://user:password@host/database
 ${chosen.join('')}`;

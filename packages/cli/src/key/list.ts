@@ -1,16 +1,16 @@
 import { QUOTA_FIELDS } from '@thaw/api';
 import type { Context } from '../context.ts';
 import { age, printJson, printTable } from '../print.ts';
-import { share } from './quota.ts';
+import { keysOf, type OfTeam, share } from './quota.ts';
 
-export async function list(context: Context): Promise<void> {
-  const keys = await context.thaw().keys.list();
+export async function list(context: Context, options: OfTeam): Promise<void> {
+  const keys = await keysOf(context, options).list();
   if (context.json) return printJson(keys);
   const rows = keys.map((key) => [
     key.id,
     key.name || '-',
     `${key.prefix}…`,
-    key.admin ? 'yes' : '-',
+    key.operator ? 'operator' : key.admin ? 'yes' : '-',
     ...QUOTA_FIELDS.map((field) => share(key, field)),
     age(key.created_at),
   ]);

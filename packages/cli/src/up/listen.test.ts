@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hostAndPort, requireSafeListen, tlsFiles } from './listen.ts';
 
-const plain = { tls: undefined, insecure: false };
+const plain = { setting: 'THAW_LISTEN', tls: undefined, insecure: false };
 
 test('clear text is for this machine alone', () => {
   for (const listen of ['127.0.0.1:8080', '127.9.9.9:1', '[::1]:8080', 'localhost:0'])
@@ -17,8 +17,10 @@ test('clear text is for this machine alone', () => {
     assert.throws(() => requireSafeListen({ ...plain, listen }), /clear text/);
   for (const listen of ['nonsense', ':80', '127.0.0.1:', '127.0.0.1:port'])
     assert.throws(() => requireSafeListen({ ...plain, listen }), /HOST:PORT/);
-  requireSafeListen({ listen: '0.0.0.0:8080', tls: undefined, insecure: true });
-  requireSafeListen({ listen: '0.0.0.0:8080', tls: { cert: '/c', key: '/k' }, insecure: false });
+  requireSafeListen({ ...plain, listen: '0.0.0.0:8080', insecure: true });
+  requireSafeListen({ ...plain, listen: '0.0.0.0:8080', tls: { cert: '/c', key: '/k' } });
+  const proxy = { ...plain, setting: 'THAW_PROXY_LISTEN', listen: '0.0.0.0:8081' };
+  assert.throws(() => requireSafeListen(proxy), /THAW_PROXY_LISTEN is .*THAW_PROXY_TLS_LISTEN/);
 });
 
 test('certificate and key go together', () => {

@@ -14,6 +14,8 @@ export interface TlsFiles {
 }
 
 export interface ListenOptions {
+  /** The setting that says where. */
+  setting: string;
   /** `host:port`. */
   listen: string;
   tls: TlsFiles | undefined;
@@ -21,18 +23,22 @@ export interface ListenOptions {
   insecure: boolean;
 }
 
+const WITH_TLS: Record<string, string> = {
+  THAW_LISTEN: 'Give --tls-cert FILE and --tls-key FILE',
+  THAW_PROXY_LISTEN: 'Give THAW_PROXY_TLS_LISTEN with THAW_PROXY_TLS_CERT and THAW_PROXY_TLS_KEY instead',
+};
 const RENEWED_EVERY_MS = 2000;
 const ANSWER_WITHIN_MS = 5000;
 
 /** Throws `invalid_request` for what is no address, and when keys and commands would cross a network in clear text without anybody's wish. */
-export function requireSafeListen({ listen, tls, insecure }: ListenOptions): void {
+export function requireSafeListen({ setting, listen, tls, insecure }: ListenOptions): void {
   if (!/^.+:\d{1,5}$/.test(listen))
-    throw new ThawError('invalid_request', `THAW_LISTEN is ${listen}: make it HOST:PORT`);
+    throw new ThawError('invalid_request', `${setting} is ${listen}: make it HOST:PORT`);
   if (tls !== undefined || insecure || isLoopback(hostOf(listen))) return;
   throw new ThawError(
     'invalid_request',
-    `THAW_LISTEN is ${listen}: API keys and everything else would cross the network in clear text. ` +
-      'Give --tls-cert FILE and --tls-key FILE, or --insecure if something in front of Thaw does the encryption',
+    `${setting} is ${listen}: keys and everything else would cross the network in clear text. ` +
+      `${WITH_TLS[setting] ?? ''}, or --insecure if something in front of Thaw does the encryption`,
   );
 }
 
@@ -50,11 +56,14 @@ export function hostAndPort(url: string): string {
   return `${hostname}:${port || (protocol === 'https:' ? 443 : 80)}`;
 }
 
-/** Both or none. Throws `invalid_request` for one alone. */
-export function tlsFiles(cert: string | undefined, key: string | undefined): TlsFiles | undefined {
+/** Both or none. Throws `invalid_request` for one alone; `names` are what they are given as. */
+export function tlsFiles(
+  cert: string | undefined,
+  key: string | undefined,
+  names = '--tls-cert and --tls-key',
+): TlsFiles | undefined {
   if (cert === undefined && key === undefined) return undefined;
-  if (cert === undefined || key === undefined)
-    throw new ThawError('invalid_request', '--tls-cert and --tls-key go together');
+  if (cert === undefined || key === undefined) throw new ThawError('invalid_request', `${names} go together`);
   return { cert: path.resolve(cert), key: path.resolve(key) };
 }
 

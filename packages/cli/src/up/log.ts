@@ -17,6 +17,8 @@ export interface LogRecord {
   level: number;
   msg?: string;
   url?: string;
+  proxyUrl?: string;
+  proxyTlsUrl?: string;
   err?: { message?: string };
 }
 

@@ -41,6 +41,11 @@ export class UpPaths {
     return path.join(this.run, 'tls');
   }
 
+  /** As `tls`, of the proxy. */
+  get proxyTls(): string {
+    return path.join(this.run, 'proxy-tls');
+  }
+
   get node(): string {
     return path.join(this.version, 'bin/node');
   }

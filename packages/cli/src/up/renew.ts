@@ -13,13 +13,13 @@ export function stopOrRenew(signal: AbortSignal): Promise<'stop' | 'renew'> {
 }
 
 /** Becomes the version that is current beside `version`, with the same arguments; listens where it did. */
-export function startAgain(version: string, env: NodeJS.ProcessEnv, listen: string): never {
+export function startAgain(version: string, env: NodeJS.ProcessEnv, listen: Record<string, string>): never {
   const current = path.resolve(version, '../../current/bin/thaw');
   const installed = path.basename(path.dirname(version)) === 'versions' && existsSync(current);
   const program = installed ? current : path.join(version, 'bin/thaw');
   // The launcher sets them for the version it belongs to.
   const { THAW_VERSION_DIR: _, NODE_COMPILE_CACHE: __, ...rest } = env;
-  const settings = Object.entries({ ...rest, THAW_LISTEN: listen }).filter(
+  const settings = Object.entries({ ...rest, ...listen }).filter(
     (entry): entry is [string, string] => entry[1] !== undefined,
   );
   if (process.execve === undefined)

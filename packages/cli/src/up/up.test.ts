@@ -26,6 +26,8 @@ process.on('SIGTERM', () => process.exit(0));
 
 interface Ready {
   url: string;
+  proxy_url?: string;
+  proxy_tls_url?: string;
   key: string;
   pid: number;
 }
@@ -262,7 +264,7 @@ test('uses the database that DATABASE_URL names, alone, and starts none', async 
 test('makes a new key where the kept one was revoked', async () => {
   const child = launch('revoked');
   const thaw = await ready(child);
-  const made = await (await ask(thaw, 'POST', '/v1/keys', { name: 'other', admin: true })).json();
+  const made = await (await ask(thaw, 'POST', '/v1/keys', { name: 'other', operator: true })).json();
   const { key } = made as { key: string };
   const keys = (await (await ask(thaw, 'GET', '/v1/keys')).json()) as { id: string; name: string }[];
   const own = keys.find(({ name }) => name === 'operator')!;
@@ -334,9 +336,41 @@ test('serves HTTPS with a certificate, and takes up a renewed one', async () => 
   assert.equal(existsSync(lent), false);
 });
 
+test('serves ports of sandboxes beside the API, by HTTPS too, and at the same ports again', async () => {
+  const { cert, key } = makeCertificate('proxy');
+  const tls = { THAW_PROXY_TLS_LISTEN: '127.0.0.1:0', THAW_PROXY_TLS_CERT: cert, THAW_PROXY_TLS_KEY: key };
+  const child = launch('ports', [], tls);
+  const thaw = await ready(child);
+  const missing = async () => {
+    const host = { headers: { Host: '1-sb00000000000000000000.x.y' } };
+    const options = { ...host, rejectUnauthorized: false, agent: false as const };
+    return await new Promise<string>((resolve, reject) => {
+      const asked = https.get(thaw.proxy_tls_url!, options, (answer) => text(answer).then(resolve, reject));
+      asked.on('error', reject);
+    });
+  };
+  assert.match(await missing(), /The sandbox was not found/);
+  const plain = await fetch(thaw.proxy_url!);
+  assert.deepEqual([plain.status, (await plain.text()).includes('no sandbox is named')], [400, true]);
+  const plane = (await processes()).find(({ line }) => line.includes('control-plane/src/main.ts'))!;
+  process.kill(plane.pid, 'SIGKILL');
+  await until(async () => /not found/.test(await missing()));
+  const taken = { THAW_PROXY_LISTEN: new URL(thaw.proxy_url!).host };
+  assert.match(
+    await refusal(launch('taken', [], taken)),
+    /THAW_PROXY_LISTEN is 127\.0\.0\.1:\d+: another program listens there/,
+  );
+  await end(child);
+  const off = launch('ports', [], { THAW_PROXY_LISTEN: 'off' });
+  assert.equal((await ready(off)).proxy_url, undefined);
+  await end(off);
+});
+
 test('refuses to serve clear text to a network unless told to', async () => {
   const open = { THAW_LISTEN: '0.0.0.0:0' };
   assert.match(await refusal(launch('open', [], open)), /clear text.*--tls-cert.*--insecure/);
+  const proxy = { THAW_PROXY_LISTEN: '0.0.0.0:0' };
+  assert.match(await refusal(launch('open', [], proxy)), /THAW_PROXY_LISTEN.*THAW_PROXY_TLS_LISTEN/);
   const child = launch('open', ['--insecure'], open);
   const { url } = await ready(child);
   assert.equal((await fetch(`${url}/healthz`)).status, 200);
@@ -347,6 +381,10 @@ test('says what is wrong with a certificate', async () => {
   const { cert, key } = makeCertificate('good');
   const other = makeCertificate('other');
   assert.match(await refusal(launch('bad', ['--tls-cert', cert])), /go together/);
+  assert.match(
+    await refusal(launch('bad', [], { THAW_PROXY_TLS_CERT: cert })),
+    /THAW_PROXY_TLS_CERT and THAW_PROXY_TLS_KEY go together/,
+  );
   assert.match(
     await refusal(launch('bad', ['--tls-cert', cert, '--tls-key', other.key])),
     /is not the key of/,

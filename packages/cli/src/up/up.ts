@@ -12,7 +12,7 @@ import { Daemon, type DaemonOptions } from './daemon.ts';
 import { drain } from './drain.ts';
 import { keepIdentity } from './identity.ts';
 import { keepKey, renewKey } from './key.ts';
-import { answers, hostAndPort, lendTls, requireSafeListen, type TlsFiles } from './listen.ts';
+import { answers, hostAndPort, lendTls, requireSafeListen, type TlsFiles, tlsFiles } from './listen.ts';
 import { logLine, parse } from './log.ts';
 import { keyFile, UpPaths } from './paths.ts';
 import { databaseUrl, startPostgres } from './postgres.ts';
@@ -49,7 +49,12 @@ export async function up(options: UpOptions): Promise<void> {
     throw new ThawError('forbidden', 'thaw up needs root: sandboxes need namespaces and taps');
   if (config.version === undefined)
     throw new ThawError('invalid_state', 'thaw up runs from an installed version: make setup');
-  requireSafeListen({ listen: config.listen, tls: options.tls, insecure: options.insecure });
+  const { insecure, tls } = options;
+  requireSafeListen({ setting: 'THAW_LISTEN', listen: config.listen, tls, insecure });
+  const { listen: proxyListen, cert, key: certKey } = config.proxy;
+  if (proxyListen !== undefined && proxyListen !== 'off')
+    requireSafeListen({ setting: 'THAW_PROXY_LISTEN', listen: proxyListen, tls: undefined, insecure });
+  const proxyTls = tlsFiles(cert, certKey, 'THAW_PROXY_TLS_CERT and THAW_PROXY_TLS_KEY');
   const paths = new UpPaths({ data: config.data, run: config.run, version: config.version });
   const client = await findUser('thaw');
   const database = config.databaseUrl === undefined ? await findUser('thaw-db') : undefined;
@@ -80,10 +85,13 @@ export async function up(options: UpOptions): Promise<void> {
     url = databaseUrl(paths.clusterSocket, client);
   }
   const environment = { ...ownVariables(options.env), THAW_DATABASE_URL: url!, THAW_IDENTITY: identity };
-  if (options.tls !== undefined) {
-    const lent = await lendTls(options.tls, paths.tls, client, progress.say);
-    daemons.use(lent);
-    Object.assign(environment, { THAW_TLS_CERT: lent.files.cert, THAW_TLS_KEY: lent.files.key });
+  for (const [prefix, files, folder] of [
+    ['THAW_TLS', tls, paths.tls],
+    ['THAW_PROXY_TLS', proxyTls, paths.proxyTls],
+  ] as const) {
+    if (files === undefined) continue;
+    const lent = daemons.use(await lendTls(files, folder, client, progress.say));
+    Object.assign(environment, { [`${prefix}_CERT`]: lent.files.cert, [`${prefix}_KEY`]: lent.files.key });
   }
   const agent = () => startAgent(paths, ownVariables(options.env), common('host-agent'));
   daemons.use(await progress.step('host agent', agent));
@@ -98,8 +106,8 @@ export async function up(options: UpOptions): Promise<void> {
   );
   daemons.use(plane.daemon);
 
-  await self.serving(plane.url);
-  announce(options, plane.url, key);
+  await self.serving(plane.urls.url);
+  announce(options, plane.urls, key);
   const how = await end;
   if (options.drain && how === 'stop') {
     // Nothing may wake or make a sandbox meanwhile.
@@ -108,7 +116,7 @@ export async function up(options: UpOptions): Promise<void> {
   }
   const left = await countRunning(paths.agentSocket).catch(() => undefined);
   await progress.step('stopping', () => daemons.disposeAsync());
-  if (how === 'renew') startAgain(paths.version, options.env, hostAndPort(plane.url));
+  if (how === 'renew') startAgain(paths.version, options.env, listenAt(plane.urls));
   progress.say(farewell(left));
 }
 
@@ -140,7 +148,7 @@ function startAgent(paths: UpPaths, env: Record<string, string>, common: Common)
 }
 
 async function startPlane(paths: UpPaths, user: User, env: Record<string, string>, common: Common) {
-  let url: string | undefined;
+  let urls: Urls | undefined;
   const settings: Record<string, string> = { ...env, THAW_RUN: paths.run };
   const daemon = await Daemon.start({
     name: 'the control plane',
@@ -150,18 +158,33 @@ async function startPlane(paths: UpPaths, user: User, env: Record<string, string
     stopSignal: 'SIGTERM',
     stopWithinMs: 70_000,
     readyWithinMs: 60_000,
-    ready: async () => url !== undefined && (await answers(`${url}/readyz`)),
+    ready: async () => urls !== undefined && (await answers(`${urls.url}/readyz`)),
     ...common,
     onLine: (line) => {
       common.onLine(line);
       const found = parse(line);
       if (found?.msg !== 'listening' || found.url === undefined) return;
-      url = found.url;
-      // Started again, it must be found at the port that was told, also when that was a free one of the system's.
-      settings.THAW_LISTEN = hostAndPort(url);
+      urls = { url: found.url, proxyUrl: found.proxyUrl, proxyTlsUrl: found.proxyTlsUrl };
+      // Started again, it must be found at the ports that were told, also when those were free ones of the system's.
+      Object.assign(settings, listenAt(urls));
     },
   });
-  return { daemon, url: url! };
+  return { daemon, urls: urls! };
+}
+
+/** Where the control plane listens. */
+interface Urls {
+  url: string;
+  proxyUrl: string | undefined;
+  proxyTlsUrl: string | undefined;
+}
+
+function listenAt({ url, proxyUrl, proxyTlsUrl }: Urls): Record<string, string> {
+  return {
+    THAW_LISTEN: hostAndPort(url),
+    ...(proxyUrl !== undefined && { THAW_PROXY_LISTEN: hostAndPort(proxyUrl) }),
+    ...(proxyTlsUrl !== undefined && { THAW_PROXY_TLS_LISTEN: hostAndPort(proxyTlsUrl) }),
+  };
 }
 
 /** Makes the key valid in the database; it may be already. False if it was revoked. */
@@ -203,14 +226,18 @@ function show({ verbose }: UpOptions, name: string, line: string): void {
   if (text !== undefined) process.stderr.write(`${text}\n`);
 }
 
-function announce({ config, json, drain }: UpOptions, url: string, key: string): void {
+function announce({ config, env, json, drain }: UpOptions, urls: Urls, key: string): void {
+  const { url, proxyUrl, proxyTlsUrl } = urls;
+  const { data, run } = config;
   if (json) {
-    process.stdout.write(
-      `${JSON.stringify({ url, key, data: config.data, run: config.run, pid: process.pid })}\n`,
-    );
+    const proxy = { proxy_url: proxyUrl, proxy_tls_url: proxyTlsUrl };
+    process.stdout.write(`${JSON.stringify({ url, ...proxy, key, data, run, pid: process.pid })}\n`);
     return;
   }
+  const ports = [proxyUrl, proxyTlsUrl].filter((each) => each !== undefined);
+  const where = `${ports.join(' and ')}, as PORT-SANDBOX.${env.THAW_DOMAIN || 'localhost'}`;
   process.stdout.write(`Thaw runs at ${url}
+Ports of sandboxes: ${ports.length === 0 ? 'not served' : where}
 API key: ${key} (kept in ${keyFile(config.data)})
 Press Ctrl-C to stop; sandboxes ${drain ? 'are paused then' : 'go on running'}.
 `);

@@ -1,10 +1,9 @@
 /** API keys: made here, shown once, kept only as a hash. */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { API_KEY, newApiKey, ThawError } from '@thaw/api';
+import { API_KEY, DEFAULT_TEAM, newApiKey, ThawError } from '@thaw/api';
+import { recordByItself } from '../audit/table.ts';
 import type { Database } from '../db/connect.ts';
 import { type ApiKeyRow, countKeys, findKeyByHash, insertKey } from './table.ts';
-
-export const DEFAULT_TEAM = 'default';
 
 const PREFIX_LENGTH = 8;
 
@@ -15,6 +14,8 @@ export interface Caller {
   keyId: string;
   teamId: string;
   admin: boolean;
+  /** May administrate all teams. */
+  operator: boolean;
   /** The key's first characters. */
   prefix: string;
 }
@@ -28,22 +29,24 @@ export function keyColumns(key: string): { id: string; hash: string; prefix: str
 }
 
 /**
- * Makes `key` valid for the team, as one that may do everything; a key that already is stays as it is. Throws
- * `forbidden` if it was revoked.
+ * Makes `key` valid for the team, as one that may do everything, of the default team as an operator's; a key that already
+ * is valid stays as it is. For whoever is on the host: nobody is asked. Throws `forbidden` if it was revoked.
  */
 export async function addKey(db: Database, key: string, teamId = DEFAULT_TEAM): Promise<void> {
   if (!API_KEY.test(key)) throw new ThawError('invalid_request', 'a key is e2b_ and 40 hexadecimal digits');
   const columns = keyColumns(key);
-  await insertKey(db, { ...columns, team_id: teamId, name: 'operator', admin: true });
+  const rights = { admin: true, operator: teamId === DEFAULT_TEAM };
+  if (await insertKey(db, { ...columns, ...rights, team_id: teamId, name: 'operator' }))
+    await recordByItself(db, { verb: 'addKey', target: columns.id, team_id: teamId });
   const row = await findKeyByHash(db, columns.hash);
   if (row?.revoked_at) throw new ThawError('forbidden', 'the API key was revoked');
 }
 
-/** The team's first key, or undefined if it has one already: that one cannot be shown again. */
-export async function makeFirstKey(db: Database, teamId = DEFAULT_TEAM): Promise<string | undefined> {
-  if ((await countKeys(db, teamId)) > 0) return undefined;
+/** The first key, or undefined if there is one already: that one cannot be shown again. */
+export async function makeFirstKey(db: Database): Promise<string | undefined> {
+  if ((await countKeys(db, DEFAULT_TEAM)) > 0) return undefined;
   const key = newApiKey();
-  await addKey(db, key, teamId);
+  await addKey(db, key);
   return key;
 }
 
@@ -78,6 +81,6 @@ export class Keyring {
   }
 }
 
-function callerOf({ id, team_id, admin, prefix }: ApiKeyRow): Caller {
-  return { keyId: id, teamId: team_id, admin, prefix };
+function callerOf({ id, team_id, admin, operator, prefix }: ApiKeyRow): Caller {
+  return { keyId: id, teamId: team_id, admin, operator, prefix };
 }

@@ -1,81 +1,102 @@
-import { ApiKeyInfo, CreatedKey, CreateKey, TeamInfo, ThawError, UpdateKey, UpdateTeam } from '@thaw/api';
+import { ApiKeyInfo, CreatedKey, CreateKey, ThawError, UpdateKey } from '@thaw/api';
 import { z } from 'zod';
 import type { App } from '../http/app.ts';
 import { NO_CONTENT } from '../http/openapi.ts';
 import type { Plane } from '../plane.ts';
 import type { Caller } from './key.ts';
-import { changeKey, changeTeam, createKey, getTeam, listAllKeys, revokeKey } from './keys.ts';
+import { type Administrator, changeKey, createKey, forOperators, listAllKeys, revokeKey } from './keys.ts';
 
 export interface KeyOptions {
   /** Called when a key was revoked. */
   forgetKey: (keyId: string) => void;
 }
 
-const KeyParams = z.object({ id: z.string().describe('The id of a key') });
+/** What a request says about who asks. */
+export interface Asking {
+  caller: Caller | undefined;
+  params: unknown;
+}
 
-/** For keys that may administrate, and always for the caller's own team. Everybody may see what the team has. */
-export function keyRoutes(app: App, plane: Plane, { forgetKey }: KeyOptions): void {
-  app.post('/v1/keys', {
+export interface KeyRoutes extends KeyOptions {
+  /** The path of the keys. */
+  prefix: string;
+  /** What the `operationId`s call one. */
+  noun: string;
+  /** Of that path. */
+  params: z.ZodObject;
+  /** The id of the team whose keys they are. Throws `forbidden` for a caller who may not manage them. */
+  whose: (request: Asking) => Promise<string>;
+}
+
+const KeyId = { id: z.string().describe('The id of a key') };
+
+/** The keys of the caller's own team. */
+export function ownKeyRoutes(app: App, plane: Plane, options: KeyOptions): void {
+  const whose = async (request: Asking) => adminTeam(request);
+  keyRoutes(app, plane, { ...options, prefix: '/v1/keys', noun: 'Key', params: z.object({}), whose });
+}
+
+export function keyRoutes(app: App, plane: Plane, options: KeyRoutes): void {
+  const { prefix, noun, params, whose, forgetKey } = options;
+  const ofOne = params.extend(KeyId) as unknown as z.ZodObject<typeof KeyId>;
+  app.post(prefix, {
     schema: {
-      operationId: 'createKey',
+      operationId: `create${noun}`,
       summary: 'Make an API key, with a quota of its own; only this answer holds it',
+      params,
       body: CreateKey,
       response: { 201: CreatedKey },
     },
     handler: async (request, reply) =>
-      reply.code(201).send(await createKey(plane.db, adminTeam(request), request.body)),
+      reply.code(201).send(await createKey(plane.db, await whose(request), request.body, by(request))),
   });
-  app.get('/v1/keys', {
+  app.get(prefix, {
     schema: {
-      operationId: 'listKeys',
+      operationId: `list${noun}s`,
       summary: 'List API keys, oldest first, with what their sandboxes take now',
+      params,
       response: { 200: z.array(ApiKeyInfo) },
     },
-    handler: (request) => listAllKeys(plane.db, adminTeam(request)),
+    handler: async (request) => listAllKeys(plane.db, await whose(request)),
   });
-  app.patch('/v1/keys/:id', {
+  app.patch(`${prefix}/:id`, {
     schema: {
-      operationId: 'updateKey',
+      operationId: `update${noun}`,
       summary: 'Rename an API key or change its quota',
-      params: KeyParams,
+      params: ofOne,
       body: UpdateKey,
       response: { 200: ApiKeyInfo },
     },
-    handler: (request) => changeKey(plane.db, adminTeam(request), request.params.id, request.body),
+    handler: async (request) =>
+      changeKey(plane.db, await whose(request), request.params.id, request.body, by(request)),
   });
-  app.delete('/v1/keys/:id', {
+  app.delete(`${prefix}/:id`, {
     schema: {
-      operationId: 'revokeKey',
+      operationId: `revoke${noun}`,
       summary: 'Revoke an API key; its sandboxes go on',
-      params: KeyParams,
+      params: ofOne,
       response: { 204: NO_CONTENT },
     },
     handler: async (request, reply) => {
-      await revokeKey(plane.db, adminTeam(request), request.params.id);
-      forgetKey(request.params.id);
+      const { id } = request.params;
+      await revokeKey(plane.db, await whose(request), id, by(request));
+      forgetKey(id);
       return reply.code(204).send();
     },
   });
-  app.get('/v1/team', {
-    schema: {
-      operationId: 'getTeam',
-      summary: 'The quota of the team, and what its sandboxes take now',
-      response: { 200: TeamInfo },
-    },
-    handler: (request) => getTeam(plane.db, request.teamId),
-  });
-  app.patch('/v1/team', {
-    schema: {
-      operationId: 'updateTeam',
-      summary: "Change the team's quota",
-      body: UpdateTeam,
-      response: { 200: TeamInfo },
-    },
-    handler: (request) => changeTeam(plane.db, adminTeam(request), request.body),
-  });
 }
 
-function adminTeam({ caller }: { caller: Caller | undefined }): string {
+function by({ caller }: Asking): Administrator {
+  return { operator: caller?.operator === true };
+}
+
+/** The caller's own team, which it may administrate. */
+export function adminTeam({ caller }: Pick<Asking, 'caller'>): string {
   if (!caller?.admin) throw new ThawError('forbidden', 'this API key may not manage keys and quotas');
   return caller.teamId;
+}
+
+/** Throws `forbidden` for a caller that may not administrate all teams. */
+export function operator({ caller }: Pick<Asking, 'caller'>): void {
+  if (!caller?.operator) throw forOperators();
 }

@@ -1,18 +1,18 @@
 import type { QuotaField, Usage } from '@thaw/api';
 import { type Insertable, type Selectable, sql, type Updateable } from 'kysely';
 import type { Database } from '../db/connect.ts';
-import type { ApiKeyTable, TeamTable } from '../db/schema.ts';
+import type { ApiKeyTable } from '../db/schema.ts';
 
 export type ApiKeyRow = Selectable<ApiKeyTable>;
-export type TeamRow = Selectable<TeamTable>;
 
-/** A key that is known stays as it is, also if it was revoked. */
-export async function insertKey(db: Database, key: Insertable<ApiKeyTable>): Promise<void> {
-  await db
+/** False if the key is known: it stays as it is, also if it was revoked. */
+export async function insertKey(db: Database, key: Insertable<ApiKeyTable>): Promise<boolean> {
+  const { numInsertedOrUpdatedRows } = await db
     .insertInto('api_keys')
     .values(key)
     .onConflict((conflict) => conflict.column('hash').doNothing())
-    .execute();
+    .executeTakeFirstOrThrow();
+  return (numInsertedOrUpdatedRows ?? 0n) > 0n;
 }
 
 /** Also a revoked one. */
@@ -74,8 +74,8 @@ export function updateKey(
 }
 
 /**
- * Revokes a key unless it is the last one that may administrate. Whoever calls it has locked the team. True if the key
- * is revoked by this call.
+ * Revokes a key unless it is the last one of the team that may administrate, or the last operator's. Whoever calls it has
+ * locked the team. True if the key is revoked by this call.
  */
 export async function revokeKeyRow(db: Database, teamId: string, id: string): Promise<boolean> {
   const { numUpdatedRows } = await db
@@ -84,44 +84,24 @@ export async function revokeKeyRow(db: Database, teamId: string, id: string): Pr
     .where('team_id', '=', teamId)
     .where('id', '=', id)
     .where('revoked_at', 'is', null)
-    .where((where) =>
-      where.or([
-        where('admin', '=', false),
-        where.exists(
-          where
-            .selectFrom('api_keys as other')
-            .select('other.id')
-            .where('other.team_id', '=', teamId)
-            .where('other.id', '<>', id)
-            .where('other.admin', '=', true)
-            .where('other.revoked_at', 'is', null),
-        ),
-      ]),
-    )
+    .where((where) => {
+      const spare = (right: 'admin' | 'operator') =>
+        where.or([
+          where(right, '=', false),
+          where.exists(
+            where
+              .selectFrom('api_keys as other')
+              .select('other.id')
+              .where('other.team_id', '=', teamId)
+              .where('other.id', '<>', id)
+              .where(`other.${right}`, '=', true)
+              .where('other.revoked_at', 'is', null),
+          ),
+        ]);
+      return where.and([spare('admin'), spare('operator')]);
+    })
     .executeTakeFirstOrThrow();
   return numUpdatedRows > 0n;
-}
-
-/** Undefined if there is no such team. Inside a transaction others that lock it wait until its end. */
-export function lockTeam(db: Database, teamId: string): Promise<TeamRow | undefined> {
-  return db.selectFrom('teams').selectAll().where('id', '=', teamId).forNoKeyUpdate().executeTakeFirst();
-}
-
-export function findTeam(db: Database, teamId: string): Promise<TeamRow | undefined> {
-  return db.selectFrom('teams').selectAll().where('id', '=', teamId).executeTakeFirst();
-}
-
-export function updateTeam(
-  db: Database,
-  teamId: string,
-  patch: Omit<KeyPatch, 'name'>,
-): Promise<TeamRow | undefined> {
-  return db
-    .updateTable('teams')
-    .set({ ...patch, id: teamId })
-    .where('id', '=', teamId)
-    .returningAll()
-    .executeTakeFirst();
 }
 
 const NOTHING: Usage = { sandboxes: 0, vcpus: 0, memory_mb: 0, disk_mb: 0 };

@@ -11,13 +11,12 @@ export async function upsertBuild(db: Database, build: Insertable<BuildTable>): 
     .execute();
 }
 
-/** Forgets builds that no sandbox, template, tag or other build needs, whole chains at a time. */
+/** Forgets builds that no sandbox, template or other build needs, whole chains at a time. */
 export async function pruneBuilds(db: Database): Promise<void> {
   await sql`
     with recursive needed(id) as (
       select build_id from sandboxes where build_id is not null
       union select build_id from templates where build_id is not null
-      union select build_id from tags
       union select builds.parent_id from builds join needed on builds.id = needed.id
         where builds.parent_id is not null
     )

@@ -158,12 +158,115 @@ const templateErrors: Migration = {
   },
 };
 
+const e2b: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`
+      alter table sandboxes
+        add column access_token text,
+        add column traffic_token text,
+        add column alias text,
+        add column ttl_sec integer,
+        add column resumed_at timestamptz(3),
+        add column pause_memory boolean not null default true,
+        add column ingress jsonb not null default '{}',
+        add column idempotency_key text,
+        add column idempotency_hash text,
+        add column pause_mode text check (pause_mode in ('full', 'filesystem')),
+        add column allow_internet boolean`.execute(db);
+    await sql`
+      create unique index sandboxes_idempotency on sandboxes (team_id, idempotency_key)
+        where idempotency_key is not null`.execute(db);
+  },
+};
+
+const teams: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`
+      alter table teams
+        add column granted_sandboxes integer, add column granted_vcpus integer,
+        add column granted_memory_mb integer, add column granted_disk_mb integer,
+        add column closing_at timestamptz(3),
+        add constraint teams_name unique (name)`.execute(db);
+    // There was one team, so whoever could administrate it could do everything there was.
+    await sql`alter table api_keys add column operator boolean not null default false`.execute(db);
+    await sql`update api_keys set operator = admin where team_id = 'default'`.execute(db);
+    await sql`
+      alter table api_keys add constraint api_keys_operator check (not operator or (admin and team_id = 'default'))`.execute(
+      db,
+    );
+    await sql`
+      create table template_owners (
+        template_id text primary key,
+        team_id text not null references teams(id),
+        created_at timestamptz(3) not null default now()
+      )`.execute(db);
+    await sql`
+      insert into template_owners (template_id, team_id)
+      select id, team_id from templates where team_id is not null`.execute(db);
+    // Neither keys nor teams are referred to: a line outlives both.
+    await sql`
+      create table audit (
+        id text primary key,
+        created_at timestamptz(3) not null,
+        team_id text,
+        key_id text,
+        actor text not null,
+        verb text not null,
+        target text not null,
+        outcome text not null,
+        status integer,
+        address text,
+        request_id text
+      )`.execute(db);
+    await sql`create index audit_list on audit (created_at desc, id desc)`.execute(db);
+    await sql`create index audit_of_team on audit (team_id, created_at desc, id desc)`.execute(db);
+    await sql`
+      create or replace function refuse_change() returns trigger language plpgsql as
+        $$ begin raise exception 'lines of the audit log do not change'; end $$`.execute(db);
+    await sql`
+      create trigger audit_is_appended_to before update on audit
+        for each statement execute function refuse_change()`.execute(db);
+  },
+};
+
+const snapshots: Migration = {
+  async up(db: Kysely<unknown>) {
+    // A tag is a template row of its own, as it is a head of its own on the host.
+    await sql`drop table tags`.execute(db);
+    // Not a reference: templates outlive the sandboxes that they were made of.
+    await sql`alter table templates add column source_sandbox_id text`.execute(db);
+  },
+};
+
+/** What another control plane, or anybody else, does to a sandbox is told on the channel `thaw_sandboxes`, as `ID:REVISION`. */
+const sandboxChanges: Migration = {
+  async up(db: Kysely<unknown>) {
+    await sql`
+      create or replace function tell_sandbox() returns trigger language plpgsql as $$
+      begin
+        if tg_op = 'DELETE' then
+          perform pg_notify('thaw_sandboxes', old.id || ':');
+        else
+          perform pg_notify('thaw_sandboxes', new.id || ':' || new.revision);
+        end if;
+        return null;
+      end $$`.execute(db);
+    await sql`
+      create trigger sandboxes_told after insert or delete or update of revision on sandboxes
+        for each row execute function tell_sandbox()`.execute(db);
+  },
+};
+
 const MIGRATIONS: Record<string, Migration> = {
   '0001_first': first,
   '0002_lifecycle': lifecycle,
   '0003_keys': keys,
   '0004_events': events,
   '0005_template_errors': templateErrors,
+  '0006_e2b': e2b,
+  '0007_teams': teams,
+  '0008_snapshots': snapshots,
+  '0010_sandbox_changes': sandboxChanges,
 };
 
 const provider: MigrationProvider = { getMigrations: async () => MIGRATIONS };

@@ -106,7 +106,7 @@ async function templates(db: Database): Promise<void> {
   assert.equal(await findTemplate(db, 'nobody', 'app'), undefined);
   assert.equal((await findTemplate(db, 'nobody', 'minimal'))?.type, 'base');
   assert.deepEqual(
-    (await listTemplates(db, 'default', 'snapshot', 10)).map((template) => template.id),
+    (await listTemplates(db, 'default', { type: 'snapshot' }, 10)).map((template) => template.id),
     ['tpl1'],
   );
   await removeTemplate(db, 'tpl1', 'an older build');

@@ -1,30 +1,19 @@
 /** Who did what to which sandbox. No verb waits for its line; whoever reads a history waits for what is being written. */
-import { randomBytes } from 'node:crypto';
 import type { Insertable } from 'kysely';
 import type { Logger } from 'pino';
 import { type Database, throughOutage } from '../db/connect.ts';
 import type { EventTable } from '../db/schema.ts';
+import { newSortedId } from '../db/sorted-id.ts';
 import { currentRequest } from '../http/request.ts';
 import { insertEvent } from './table.ts';
 
 /** The actor of what no request asked for. */
-const ITSELF = 'thaw';
+export const ITSELF = 'thaw';
 
 export type Happening = Pick<Insertable<EventTable>, 'verb' | 'outcome' | 'ms'> & {
   message?: string;
   timingsMs?: Record<string, number>;
 };
-
-/** Sorts by time, also within a millisecond of this process. */
-function newEventId(): string {
-  counter = (counter + 1) % COUNTER_MAX;
-  const time = Date.now().toString(36).padStart(9, '0');
-  const turn = counter.toString(36).padStart(4, '0');
-  return `ev${time}${turn}${randomBytes(5).toString('hex')}`;
-}
-
-const COUNTER_MAX = 36 ** 4;
-let counter = 0;
 
 export class History {
   readonly #db: Database;
@@ -41,7 +30,7 @@ export class History {
     const request = currentRequest();
     const event = {
       ...what,
-      id: newEventId(),
+      id: newSortedId('ev'),
       sandbox_id: sandboxId,
       actor: request?.actor ?? ITSELF,
       message: message ?? null,

@@ -36,11 +36,11 @@ export function observed(host: HostAgent, history: History): HostAgent {
         () => host.create(request),
         (info) => info.timingsMs,
       ),
-    pause: (id) =>
+    pause: (id, how) =>
       during(
         'pause',
         id,
-        () => host.pause(id),
+        () => host.pause(id, how),
         (info) => info.timingsMs,
       ),
     resume: (id, how) =>

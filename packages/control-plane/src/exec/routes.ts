@@ -1,5 +1,6 @@
 import { Exec, ExecResult, ThawError } from '@thaw/api';
 import { z } from 'zod';
+import { record } from '../audit/routes.ts';
 import type { VerifyKey } from '../auth/key.ts';
 import type { App } from '../http/app.ts';
 import type { Plane } from '../plane.ts';
@@ -31,6 +32,7 @@ export function execRoutes(app: App, plane: Plane, options: ExecOptions): void {
     url: '/v1/sandboxes/:id/exec/stream',
     config: {
       keyInFirstMessage: true,
+      audited: true,
       describe: {
         socket: { receives: ['StreamAuth', 'StreamStart', 'StreamInput'], sends: ['StreamOutput'] },
       },
@@ -58,6 +60,10 @@ export function execRoutes(app: App, plane: Plane, options: ExecOptions): void {
         teamId,
         sandboxId: request.params.id,
         verifyKey: options.verifyKey,
+        authenticated: (caller) => {
+          request.caller = caller;
+        },
+        decided: (refusal) => record(plane, request, { outcome: refusal ?? 'done', status: null }),
       });
     },
   });

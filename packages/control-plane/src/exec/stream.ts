@@ -6,6 +6,7 @@
  */
 import {
   decodeBytes,
+  type ErrorKind,
   encodeBytes,
   StreamAuth,
   StreamInput,
@@ -15,7 +16,7 @@ import {
 } from '@thaw/api';
 import type { ExecStreamResponse } from '@thaw/api/rpc';
 import type { z } from 'zod';
-import type { VerifyKey } from '../auth/key.ts';
+import type { Caller, VerifyKey } from '../auth/key.ts';
 import { requireCaller } from '../http/app.ts';
 import { invalid, toThawError } from '../http/errors.ts';
 import type { Plane } from '../plane.ts';
@@ -32,25 +33,36 @@ export interface StreamOptions {
   teamId: string;
   sandboxId: string;
   verifyKey: VerifyKey;
+  /** Called when the key came with the first message. */
+  authenticated: (caller: Caller) => void;
+  /** Called once: with nothing when the command is let in, else with why it is not. */
+  decided: (refusal?: ErrorKind) => void;
 }
 
 /** Serves one socket to its end; it never throws. */
 export async function execStream(plane: Plane, messages: Messages, options: StreamOptions): Promise<void> {
+  let decided = false;
+  const decide = (refusal?: ErrorKind) => {
+    if (!decided) options.decided(refusal);
+    decided = true;
+  };
   try {
-    const teamId = options.teamId || (await authenticate(messages, options.verifyKey));
+    const teamId = options.teamId || (await authenticate(messages, options));
     await checkEnter(plane, teamId, options.sandboxId);
     const start = parse(StreamStart, await within(messages, START_WITHIN_MS, 'start'));
     using _ = await enter(plane, teamId, options.sandboxId);
+    decide();
     await new Process(plane, messages, options.sandboxId).run(start);
     messages.close(1000, 'exit');
   } catch (thrown) {
     const error = toThawError(thrown);
+    decide(error.kind);
     plane.log.info({ err: thrown, sandbox: options.sandboxId }, 'an exec stream ended with an error');
     await messages.fail(error);
   }
 }
 
-async function authenticate(messages: Messages, verifyKey: VerifyKey): Promise<string> {
+async function authenticate(messages: Messages, options: StreamOptions): Promise<string> {
   const first = await within(messages, KEY_WITHIN_MS, 'auth').catch(() => {
     throw new ThawError('unauthenticated', 'no key within 5 s');
   });
@@ -61,7 +73,9 @@ async function authenticate(messages: Messages, verifyKey: VerifyKey): Promise<s
       'the first message must be {"type":"auth","key":…}, or send the key as a header',
     );
   }
-  return (await requireCaller(verifyKey, parsed.data.key)).teamId;
+  const caller = await requireCaller(options.verifyKey, parsed.data.key);
+  options.authenticated(caller);
+  return caller.teamId;
 }
 
 class Process {

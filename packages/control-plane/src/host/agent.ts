@@ -27,6 +27,7 @@ import {
   type ReadFileStreamRequestSchema,
   type RemoveFileRequestSchema,
   type ResizeTerminalRequestSchema,
+  type Sample,
   type SandboxInfo,
   type SendInputRequestSchema,
   type StatFileRequestSchema,
@@ -48,6 +49,7 @@ export const DEADLINE_MS = {
   fork: 480_000,
   destroy: 60_000,
   deleteSnapshot: 60_000,
+  tag: 60_000,
   list: 15_000,
   facts: 5_000,
   network: 30_000,
@@ -79,10 +81,19 @@ export interface HostAgent {
   facts(): Promise<GetHostResponse>;
   /** Its figures, in Prometheus' text format. */
   metrics(): Promise<string>;
+  /**
+   * What guests said of their load between two moments, in ms since 1970, oldest first; `latest`: only the last of each.
+   * By sandbox; those that the host does not know are left out.
+   */
+  samples(
+    ids: readonly string[],
+    wish: { fromMs?: number | undefined; toMs?: number | undefined; latest?: boolean },
+  ): Promise<Map<string, Sample[]>>;
   /** What a sandbox's console said last. */
   logs(id: string): Promise<string>;
   create(request: CreateRequest): Promise<SandboxInfo>;
-  pause(id: string): Promise<SandboxInfo>;
+  /** `diskOnly` keeps nothing that runs; `healthy` refuses a guest that does not answer. */
+  pause(id: string, how: { diskOnly: boolean; healthy: boolean }): Promise<SandboxInfo>;
   /** `cold` boots the disk of the last build and leaves its memory; `buildId` is the build that it was started from. */
   resume(
     id: string,
@@ -118,6 +129,8 @@ export interface HostAgent {
     templateId: string,
     name: string,
   ): Promise<{ template: Template; sandbox: SandboxInfo }>;
+  /** Points the template `id` at the build of `sourceId` too. */
+  tagTemplate(sourceId: string, id: string, name: string): Promise<Template>;
   deleteSnapshot(templateId: string): Promise<void>;
   templates(): Promise<Template[]>;
 }
@@ -230,16 +243,24 @@ function lifecycle(client: HostClient, calls: Calls) {
     facts: () => calls.unary('facts', DEADLINE_MS.facts, (o) => client.getHost({}, o)),
     metrics: async () =>
       (await calls.unary('metrics', DEADLINE_MS.list, (o) => client.getMetrics({}, o))).text,
+    samples: async (sandboxIds, { fromMs = 0, toMs = 0, latest = false }) => {
+      const within = { fromUnixMs: BigInt(fromMs), toUnixMs: BigInt(toMs) };
+      const request = { sandboxIds: [...sandboxIds], ...within, latest };
+      const answer = await calls.unary('samples', DEADLINE_MS.list, (o) => client.getSamples(request, o));
+      return new Map(answer.sandboxes.map(({ sandboxId, samples }) => [sandboxId, samples]));
+    },
     logs: async (sandboxId) =>
       (await calls.unary('logs', DEADLINE_MS.list, (o) => client.getLogs({ sandboxId }, o))).text,
     create: async (request) =>
       told(
         (await calls.unary('create', DEADLINE_MS.create, (o) => client.createSandbox(request, o))).sandbox,
       ),
-    pause: async (sandboxId) =>
-      told(
-        (await calls.unary('pause', DEADLINE_MS.pause, (o) => client.pauseSandbox({ sandboxId }, o))).sandbox,
-      ),
+    pause: async (sandboxId, how) => {
+      const request = { sandboxId, ...how };
+      return told(
+        (await calls.unary('pause', DEADLINE_MS.pause, (o) => client.pauseSandbox(request, o))).sandbox,
+      );
+    },
     resume: async (sandboxId, { network, cold }) => {
       const request = { sandboxId, network: toNetwork(network), cold };
       const answer = await calls.unary('resume', DEADLINE_MS.resume, (o) => client.resumeSandbox(request, o));
@@ -317,6 +338,12 @@ function templates(client: HostClient, calls: Calls) {
         client.createSnapshot(request, o),
       );
       return { template: told(answer.template), sandbox: told(answer.sandbox) };
+    },
+    tagTemplate: async (sourceTemplateId, templateId, name) => {
+      const request = { sourceTemplateId, templateId, name };
+      return told(
+        (await calls.unary('tag', DEADLINE_MS.tag, (o) => client.tagTemplate(request, o))).template,
+      );
     },
     deleteSnapshot: (templateId) =>
       calls.gone('delete snapshot', DEADLINE_MS.deleteSnapshot, (o) =>

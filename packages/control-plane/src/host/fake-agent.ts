@@ -6,20 +6,21 @@ import type { ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { ThawError } from '@thaw/api';
 import {
   HostAgentService,
+  type Sample,
   type SandboxInfo,
   SandboxInfoSchema,
   type Template,
-  TemplateSchema,
   toConnectError,
 } from '@thaw/api/rpc';
 import { execStreamFake, runFake } from './fake-exec.ts';
 import { fakeFiles } from './fake-files.ts';
+import { addTemplate, fakeTemplates } from './fake-templates.ts';
 
 type Rpc = keyof ServiceImpl<typeof HostAgentService>;
 
@@ -28,6 +29,10 @@ export class FakeAgent implements AsyncDisposable {
   readonly sandboxes = new Map<string, SandboxInfo>();
   readonly templates = new Map<string, Template>();
   readonly files = new Map<string, Buffer>();
+  /** What guests said of their load, oldest first. */
+  readonly samples = new Map<string, Sample[]>();
+  /** What consoles said, if not what they always say. */
+  readonly logs = new Map<string, string>();
   /** Of terminals, columns and rows, in the order they were asked for. */
   readonly sizes: [number, number][] = [];
   /** Folders being watched. */
@@ -37,6 +42,9 @@ export class FakeAgent implements AsyncDisposable {
   readonly processes = new Map<number, ChildProcess>();
   /** What the last create was asked for. */
   lastCreate: Parameters<ServiceImpl<typeof HostAgentService>['createSandbox']>[0] | undefined;
+  /** Where its sandboxes are: those that were made, and those that were resumed. */
+  hostIps: [string, string] = ['10.11.0.1', '10.11.0.2'];
+  lastPause: Parameters<ServiceImpl<typeof HostAgentService>['pauseSandbox']>[0] | undefined;
   lastResume: Parameters<ServiceImpl<typeof HostAgentService>['resumeSandbox']>[0] | undefined;
   readonly #faults = new Map<Rpc, Error[]>();
   readonly #holds = new Map<Rpc, PromiseWithResolvers<void>>();
@@ -44,7 +52,8 @@ export class FakeAgent implements AsyncDisposable {
 
   constructor(socketPath: string) {
     this.socketPath = socketPath;
-    for (const name of ['minimal', 'base']) this.#addTemplate({ id: name, name, type: 'base', diskMb: 1024 });
+    for (const name of ['minimal', 'base'])
+      addTemplate(this.templates, { id: name, name, type: 'base', diskMb: 1024 });
   }
 
   async listen(): Promise<this> {
@@ -120,20 +129,21 @@ export class FakeAgent implements AsyncDisposable {
       storedBytes: 4096n,
       memoryStoredBytes: 4096n,
       diskStoredBytes: 0n,
+      guestUnresponsive: false,
     };
-  }
-
-  #addTemplate(fields: Omit<MessageInitShape<typeof TemplateSchema>, '$typeName'>): Template {
-    const now = BigInt(Math.floor(Date.now() / 1000));
-    const template = create(TemplateSchema, { createdAtUnix: now, ...fields });
-    this.templates.set(template.id, template);
-    return template;
   }
 
   #service(): ServiceImpl<typeof HostAgentService> {
     return {
       ...this.#lifecycle(),
-      ...this.#templateCalls(),
+      ...fakeTemplates(this.templates, {
+        enter: (rpc) => this.#enter(rpc),
+        seal: (sandboxId) => {
+          const sandbox = this.#require(sandboxId, 'running', 'paused');
+          this.#seal(sandbox);
+          return sandbox;
+        },
+      }),
       ...this.#guestCalls(),
       statSandbox: async ({ sandboxId }) => {
         await this.#enter('statSandbox');
@@ -149,11 +159,25 @@ export class FakeAgent implements AsyncDisposable {
       },
       getLogs: async ({ sandboxId }) => {
         await this.#enter('getLogs');
-        return { text: `${this.#require(sandboxId).sandboxId} booted\n` };
+        const booted = `${this.#require(sandboxId).sandboxId} booted\n`;
+        return { text: this.logs.get(sandboxId) ?? booted };
       },
       getMetrics: async () => {
         await this.#enter('getMetrics');
         return { text: `# TYPE thaw_host_sandboxes gauge\nthaw_host_sandboxes ${this.sandboxes.size}\n` };
+      },
+      getSamples: async ({ sandboxIds, latest, fromUnixMs, toUnixMs }) => {
+        await this.#enter('getSamples');
+        const told = sandboxIds.flatMap((sandboxId) => {
+          const all = this.samples.get(sandboxId) ?? [];
+          const within = all.filter(
+            ({ unixMs }) => unixMs >= fromUnixMs && (toUnixMs === 0n || unixMs <= toUnixMs),
+          );
+          return this.sandboxes.has(sandboxId)
+            ? [{ sandboxId, samples: latest ? all.slice(-1) : within }]
+            : [];
+        });
+        return { sandboxes: told };
       },
       getHost: async () => {
         await this.#enter('getHost');
@@ -177,7 +201,7 @@ export class FakeAgent implements AsyncDisposable {
           vcpus: request.vcpus,
           memoryMb: request.memoryMb,
           diskMb: request.diskMb,
-          hostIp: '10.11.0.1',
+          hostIp: this.hostIps[0],
           isolation: 'emulated',
           vmm: 'qemu',
           backend: 'uffd',
@@ -185,6 +209,7 @@ export class FakeAgent implements AsyncDisposable {
           timingsMs: { 'create:boot': 1.5 },
           network: request.network ?? { internet: true },
           createdAtUnix: BigInt(Math.floor(Date.now() / 1000)),
+          accessToken: request.open ? '' : randomUUID(),
         });
         this.sandboxes.set(request.sandboxId, sandbox);
         return { sandbox };
@@ -200,6 +225,8 @@ export class FakeAgent implements AsyncDisposable {
         const sandbox = this.#require(request.sandboxId, 'running');
         this.#seal(sandbox);
         sandbox.status = 'paused';
+        sandbox.diskOnly = request.diskOnly;
+        this.lastPause = request;
         sandbox.hostIp = '';
         return { sandbox };
       },
@@ -207,7 +234,8 @@ export class FakeAgent implements AsyncDisposable {
         await this.#enter('resumeSandbox');
         const sandbox = this.#require(request.sandboxId, 'paused', 'error');
         sandbox.status = 'running';
-        sandbox.hostIp = '10.11.0.2';
+        sandbox.hostIp = this.hostIps[1];
+        sandbox.diskOnly = false;
         if (request.network !== undefined) sandbox.network = request.network;
         this.lastResume = request;
         return { sandbox, buildId: sandbox.build?.id ?? 'base' };
@@ -219,7 +247,10 @@ export class FakeAgent implements AsyncDisposable {
         const children = request.children.map(({ sandboxId, network }) => {
           const fault = this.#faults.get('createSandbox')?.shift();
           if (fault) return { errorKind: 'unavailable', errorMessage: fault.message };
-          const sandbox = create(SandboxInfoSchema, { ...source, sandboxId, status: 'running' });
+          const sandbox = create(SandboxInfoSchema, {
+            ...{ ...source, sandboxId, status: 'running' },
+            accessToken: source.accessToken === '' ? '' : randomUUID(),
+          });
           if (network !== undefined) sandbox.network = network;
           this.sandboxes.set(sandboxId, sandbox);
           return { sandbox };
@@ -235,31 +266,6 @@ export class FakeAgent implements AsyncDisposable {
       listSandboxes: async () => {
         await this.#enter('listSandboxes');
         return { sandboxes: [...this.sandboxes.values()] };
-      },
-    } satisfies Partial<ServiceImpl<typeof HostAgentService>>;
-  }
-
-  #templateCalls() {
-    return {
-      createSnapshot: async (request) => {
-        await this.#enter('createSnapshot');
-        const sandbox = this.#require(request.sandboxId, 'running', 'paused');
-        this.#seal(sandbox);
-        const { vcpus, memoryMb, diskMb, build } = sandbox;
-        const { templateId: id, name } = request;
-        return {
-          template: this.#addTemplate({ id, name, type: 'snapshot', vcpus, memoryMb, diskMb, build }),
-          sandbox,
-        };
-      },
-      deleteSnapshot: async (request) => {
-        await this.#enter('deleteSnapshot');
-        this.templates.delete(request.templateId);
-        return {};
-      },
-      listTemplates: async () => {
-        await this.#enter('listTemplates');
-        return { templates: [...this.templates.values()] };
       },
     } satisfies Partial<ServiceImpl<typeof HostAgentService>>;
   }

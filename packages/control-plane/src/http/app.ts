@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import multipart from '@fastify/multipart';
 import websocket from '@fastify/websocket';
-import { ThawError } from '@thaw/api';
+import { type ErrorKind, ThawError } from '@thaw/api';
 import fastify, {
   type FastifyBaseLogger,
   type FastifyInstance,
@@ -15,12 +15,13 @@ import fastify, {
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
 import type { Caller, VerifyKey } from '../auth/key.ts';
+import { e2bErrorBody, forbidsRetry, isE2bPath } from '../e2b/errors.ts';
 import { countRequest } from '../metrics/metrics.ts';
 import { errorBody, toThawError } from './errors.ts';
 import { parseJson } from './json.ts';
 import { methodsOf, type RoutePattern } from './methods.ts';
 import { describeRoutes } from './openapi.ts';
-import { currentRequest, duringRequest, REQUEST_ID, requestId } from './request.ts';
+import { type CurrentRequest, currentRequest, duringRequest, REQUEST_ID, requestId } from './request.ts';
 import type { TlsMaterial } from './tls.ts';
 
 export type App = FastifyInstance<
@@ -38,11 +39,21 @@ declare module 'fastify' {
     /** A WebSocket that may send its key as the first message. */
     keyInFirstMessage?: boolean;
   }
+  interface FastifyInstance {
+    /** Every route there is. */
+    patterns: readonly RoutePattern[];
+  }
   interface FastifyRequest {
     /** Empty on open routes, and until the first message where the key comes with that. */
     teamId: string;
     /** Whose key it is; undefined where `teamId` is empty. */
     caller: Caller | undefined;
+    /** What is known of it while it is answered. */
+    current: CurrentRequest | undefined;
+    /** The kind of the error that it is answered with. */
+    refusal: ErrorKind | undefined;
+    /** It has its line in the audit log. */
+    recorded: boolean;
   }
 }
 
@@ -50,12 +61,18 @@ export const JSON_BYTES_MAX = 1024 * 1024;
 const HEADERS_TIMEOUT_MS = 30_000;
 const PEER_CHECK_MS = 30_000;
 /** The actor of a request without a key. */
-const NOBODY = 'nobody';
+export const NOBODY = 'nobody';
 const MESSAGE_BYTES_MAX = 1024 * 1024;
 
-/** Serves HTTPS where `tls` is given. */
-export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMaterial): Promise<App> {
+/** Serves HTTPS where `tls` is given. `trustedProxies` (addresses, ranges) are believed where a request came from. */
+export async function buildApp(
+  log: Logger,
+  verifyKey: VerifyKey,
+  tls?: TlsMaterial,
+  trustedProxies: readonly string[] = [],
+): Promise<App> {
   const app = fastify({
+    trustProxy: trustedProxies.length > 0 && [...trustedProxies],
     ...(tls && { https: { ...tls, minVersion: 'TLSv1.2' } }),
     loggerInstance: log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
@@ -69,7 +86,7 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMater
       const known = toThawError(error);
       request.log.info({ err: error, request_id: request.id }, 'a request could not be routed');
       reply.header(REQUEST_ID, request.id);
-      void (reply as FastifyReply).code(known.status).send(errorBody(known));
+      void sendError(reply as FastifyReply, request.url, known);
     },
     clientErrorHandler: refuseMalformed,
   } as FastifyServerOptions).withTypeProvider<ZodTypeProvider>();
@@ -95,6 +112,9 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMater
 
   app.decorateRequest('teamId', '');
   app.decorateRequest('caller', undefined);
+  app.decorateRequest('current', undefined);
+  app.decorateRequest('refusal', undefined);
+  app.decorateRequest('recorded', false);
   app.addHook('onRequest', async (request, reply) => {
     reply.header(REQUEST_ID, request.id);
     const { open, keyInFirstMessage } = request.routeOptions.config;
@@ -105,7 +125,8 @@ export async function buildApp(log: Logger, verifyKey: VerifyKey, tls?: TlsMater
     request.teamId = request.caller.teamId;
   });
   app.addHook('preHandler', (request, _reply, done) => {
-    duringRequest({ id: request.id, actor: request.caller?.prefix ?? NOBODY }, done);
+    request.current = { id: request.id, actor: request.caller?.prefix ?? NOBODY };
+    duringRequest(request.current, done);
   });
   app.addHook('onResponse', async (request, reply) => {
     const { id, method, url } = request;
@@ -137,7 +158,7 @@ function mindConnections(app: App, opened: 'connection' | 'secureConnection'): v
   });
 }
 
-function keyOf(headers: IncomingMessage['headers']): string | undefined {
+export function keyOf(headers: IncomingMessage['headers']): string | undefined {
   const header = headers['x-api-key'];
   if (typeof header === 'string') return header;
   return /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1];
@@ -158,6 +179,7 @@ export async function requireCaller(verifyKey: VerifyKey, key: string | undefine
 
 function answerErrors(app: App): void {
   const patterns: RoutePattern[] = [];
+  app.decorate('patterns', patterns);
   app.addHook('onRoute', (route) => {
     patterns.push({ url: route.url, methods: [route.method].flat() });
   });
@@ -169,17 +191,25 @@ function answerErrors(app: App): void {
   });
   app.setErrorHandler((error, request, reply) => {
     const known = toThawError(error);
+    request.refusal = known.kind;
     const level = known.status >= 500 ? 'error' : 'info';
     const { id, method, url } = request;
     request.log[level]({ request_id: id, err: error, method, url }, 'a request failed');
     // A stream that broke after its headers were sent: only a cut connection tells the client.
     if (reply.raw.headersSent) return void reply.raw.destroy();
-    return reply
-      .code(known.status)
-      .type('application/json; charset=utf-8')
-      .serializer(JSON.stringify)
-      .send(errorBody(known));
+    return sendError(reply, url, known);
   });
+}
+
+/** In the shape of the API that was asked. */
+function sendError(reply: FastifyReply, url: string, error: ThawError): FastifyReply {
+  const isE2b = isE2bPath(url);
+  if (isE2b && forbidsRetry(error)) reply.header('Should-Retry', 'false');
+  return reply
+    .code(error.status)
+    .type('application/json; charset=utf-8')
+    .serializer(JSON.stringify)
+    .send(isE2b ? e2bErrorBody(error) : errorBody(error));
 }
 
 /** What is not even HTTP gets an answer in the same shape. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { ERROR_KINDS } from '@thaw/api';
+import { isE2bPath } from '../e2b/errors.ts';
 import { TestPlane } from '../testing.ts';
 import { describeApi } from './describe.ts';
 
@@ -41,7 +42,11 @@ describe('the description of the API', () => {
 
   it('has every route that the server has, and no other', () => {
     const told = operations().map(({ path, method }) => `${method} ${path}`);
-    assert.deepEqual(told.sort(), registered(test.running.app.printRoutes({ commonPrefix: false })).sort());
+    const all = registered(test.running.app.printRoutes({ commonPrefix: false }));
+    // The E2B API is described by who made it.
+    const own = all.filter((route) => !isE2bPath(route.split(' ')[1]!));
+    assert.ok(own.length < all.length);
+    assert.deepEqual(told.sort(), own.sort());
   });
 
   it('describes routes that answer as it says', async () => {

@@ -42,6 +42,8 @@ const TAGS: Record<string, string> = {
   snapshots: 'Templates made of sandboxes',
   keys: 'API keys and their quotas',
   team: 'The quota of all keys together',
+  teams: 'All teams, for operators',
+  audit: 'Who wanted to change what',
   operation: 'For whoever runs Thaw',
 };
 

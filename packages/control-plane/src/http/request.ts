@@ -11,6 +11,10 @@ export interface CurrentRequest {
   id: string;
   /** The first characters of the key that it came with. */
   actor: string;
+  /** Ids and names of what it is about, besides those in its path. */
+  targets?: string[];
+  /** The id of the team that it is about, if that is not the caller's. */
+  aboutTeam?: string;
 }
 
 const requests = new AsyncLocalStorage<CurrentRequest>();
@@ -23,6 +27,18 @@ export function requestId({ headers }: Pick<IncomingMessage, 'headers'>): string
 /** Undefined for what Thaw does of its own accord. */
 export function currentRequest(): CurrentRequest | undefined {
   return requests.getStore();
+}
+
+/** The request made this, or is about it: for the audit log. */
+export function noteTarget(idOrName: string): void {
+  const request = requests.getStore();
+  if (request) request.targets = [...(request.targets ?? []), idOrName];
+}
+
+/** The request is about another team than the caller's: for the audit log. */
+export function aboutTeam(teamId: string): void {
+  const request = requests.getStore();
+  if (request) request.aboutTeam = teamId;
 }
 
 /** `work`, and all that follows from it, belongs to `request`. */

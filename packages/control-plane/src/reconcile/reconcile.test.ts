@@ -17,6 +17,7 @@ describe('the verdict on a row', () => {
     status,
     build_id,
     network: OPEN_NETWORK,
+    access_token: null,
   });
 
   it('follows a host that knows better', () => {

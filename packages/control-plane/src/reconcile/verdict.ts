@@ -19,7 +19,12 @@ const KEEP: Verdict = { kind: 'keep' };
 const SETTLED: readonly string[] = ['running', 'paused', 'error'];
 
 export function verdict(
-  row: { status: SandboxStatus; build_id: string | null; network: NetworkPolicy },
+  row: {
+    status: SandboxStatus;
+    build_id: string | null;
+    network: NetworkPolicy;
+    access_token: string | null;
+  },
   info: SandboxInfo | undefined,
 ): Verdict {
   // A pending row whose create was cut off is destroyed too: its caller never learned the id.
@@ -28,7 +33,10 @@ export function verdict(
     // It is at work on it, or says what this version does not know.
     if (!SETTLED.includes(info.status)) return KEEP;
     if (row.status === 'pending') return { kind: 'destroy' };
-    const same = info.status === row.status && (info.build === undefined || info.build.id === row.build_id);
+    const same =
+      info.status === row.status &&
+      (info.build === undefined || info.build.id === row.build_id) &&
+      info.accessToken === (row.access_token ?? '');
     if (!same) return { kind: 'follow', info };
     return row.status === 'running' && info.network && !isSame(row.network, info.network)
       ? { kind: 'network' }

@@ -22,7 +22,7 @@ export function startClock(plane: Plane, everyMs: number): () => Promise<void> {
     round += 1;
     if (round <= ROUNDS_OF_GRACE) return;
     try {
-      await endExpired(plane, retryAt);
+      await endAllExpired(plane, retryAt);
     } catch (error) {
       plane.log.warn({ err: error }, 'the clock: the database cannot be reached');
     }
@@ -38,14 +38,14 @@ export function startClock(plane: Plane, everyMs: number): () => Promise<void> {
   };
 }
 
-async function endExpired(plane: Plane, retryAt: Map<string, number>): Promise<void> {
+async function endAllExpired(plane: Plane, retryAt: Map<string, number>): Promise<void> {
   const now = performance.now();
   for (const [id, at] of retryAt) if (at <= now) retryAt.delete(id);
   // The database judges by what was written: that must be all there is.
   await plane.activity.flush();
   for (const row of await listExpired(plane.db, plane.hostId)) {
     if (plane.verbs.has(row.id) || retryAt.has(row.id) || !isOver(plane, row)) continue;
-    void end(plane, row).catch((error) => {
+    void endExpired(plane, row).catch((error) => {
       if (error instanceof ThawError && error.kind === 'invalid_state') return;
       retryAt.set(row.id, performance.now() + RETRY_MS);
       plane.log.warn({ err: error, sandbox: row.id }, 'a sandbox could not be ended at the end of its time');
@@ -58,7 +58,8 @@ function isOver(plane: Plane, row: SandboxRow): boolean {
   return row.end_at !== null || !plane.activity.has(row.id);
 }
 
-async function end(plane: Plane, row: SandboxRow): Promise<void> {
+/** Destroys or pauses it, unless its row changed since it was read. */
+export async function endExpired(plane: Plane, row: SandboxRow): Promise<void> {
   const still = () => isOver(plane, row);
   plane.log.info({ sandbox: row.id, verb: row.on_timeout }, 'the time of a sandbox is over');
   switch (row.on_timeout) {

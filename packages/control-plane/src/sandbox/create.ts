@@ -3,29 +3,52 @@ import {
   networkPolicy,
   newSandboxId,
   SANDBOX_LIMITS,
-  type Sandbox,
+  TEMPLATE_ID,
   ThawError,
 } from '@thaw/api';
 import type { SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
+import type { Ingress } from '../db/schema.ts';
 import { toNetwork } from '../host/agent.ts';
+import { noteTarget } from '../http/request.ts';
 import type { Plane } from '../plane.ts';
-import { syncTemplates } from '../template/sync.ts';
-import { findTemplate, type TemplateRow } from '../template/table.ts';
+import { baseOf } from '../template/name.ts';
+import { resolveTemplate } from '../template/resolve.ts';
+import type { TemplateRow } from '../template/table.ts';
 import { recordStart } from './record-start.ts';
+import type { Done } from './sandbox.ts';
 import { findSandbox, insertSandbox, type SandboxRow } from './table.ts';
+
+/** What a create of the E2B API says besides. */
+export interface E2bCreate {
+  /** Seconds from its start to its end, whatever it does. */
+  ttlSec: number;
+  pauseMemory: boolean;
+  /** Its guest agent asks clients for no token. */
+  open: boolean;
+  trafficToken: string | null;
+  ingress: Ingress;
+  allowInternet: boolean | null;
+  idempotency: { key: string; hash: string } | undefined;
+}
+
+/** Who the commands and files of these clients belong to, where they name nobody. */
+const E2B_USER = { defaultUser: 'user', defaultWorkdir: '/home/user' };
 
 /** Everything is checked before the row is written, and a create that fails on the host takes its row with it. */
 export async function createSandbox(
   plane: Plane,
   { teamId, keyId }: Owner,
   wish: CreateSandbox,
-): Promise<Sandbox> {
-  const template = await requireTemplate(plane, teamId, wish.template);
+  e2b?: E2bCreate,
+): Promise<Done> {
+  noteTarget(wish.template);
+  const template = await resolveTemplate(plane, teamId, wish.template);
   const size = sizeOf(template, wish);
   await checkAgainstHost(plane, size);
 
   const id = newSandboxId();
+  noteTarget(id);
   const row = {
     id,
     team_id: teamId,
@@ -41,6 +64,7 @@ export async function createSandbox(
     auto_resume: wish.auto_resume,
     network: JSON.stringify(networkPolicy(wish.network)),
     metadata: JSON.stringify(wish.metadata ?? {}),
+    ...(e2b && columnsOf(e2b, template)),
   } as const;
   await admit(plane.db, { teamId, keyId }, async (db) => {
     await insertSandbox(db, row);
@@ -48,17 +72,22 @@ export async function createSandbox(
   });
   return plane.verbs.run(id, 'create', `sandbox ${id} is pending`, async () => {
     const row = (await findSandbox(plane.db, teamId, id))!;
-    return await recordStart(plane, row, onHost(plane, row, template.id, wish.env ?? {}));
+    return await recordStart(plane, row, onHost(plane, row, wish.env ?? {}, e2b));
   });
 }
 
-async function requireTemplate(plane: Plane, teamId: string, nameOrId: string): Promise<TemplateRow> {
-  const known = await findTemplate(plane.db, teamId, nameOrId);
-  if (known) return known;
-  await syncTemplates(plane);
-  const found = await findTemplate(plane.db, teamId, nameOrId);
-  if (!found) throw new ThawError('not_found', `template ${nameOrId} does not exist`);
-  return found;
+function columnsOf(e2b: E2bCreate, template: TemplateRow) {
+  const alias = baseOf(template.name);
+  return {
+    ttl_sec: e2b.ttlSec,
+    pause_memory: e2b.pauseMemory,
+    traffic_token: e2b.trafficToken,
+    ingress: JSON.stringify(e2b.ingress),
+    allow_internet: e2b.allowInternet,
+    alias: TEMPLATE_ID.test(alias) ? null : alias,
+    idempotency_key: e2b.idempotency?.key ?? null,
+    idempotency_hash: e2b.idempotency?.hash ?? null,
+  };
 }
 
 interface Size {
@@ -108,16 +137,17 @@ async function checkAgainstHost(plane: Plane, size: Size): Promise<void> {
 function onHost(
   plane: Plane,
   row: SandboxRow,
-  templateId: string,
   env: Record<string, string>,
+  e2b: E2bCreate | undefined,
 ): Promise<SandboxInfo> {
   return plane.host.create({
     sandboxId: row.id,
-    template: templateId,
+    template: row.template_id,
     vcpus: row.vcpus,
     memoryMb: row.memory_mb,
     diskMb: row.disk_mb,
     env,
     network: toNetwork(row.network),
+    ...(e2b && { ...E2B_USER, open: e2b.open }),
   });
 }

@@ -76,6 +76,8 @@ function isReachable({ status }: SandboxRow): boolean {
   return status === 'running' || status === 'snapshotting';
 }
 
-function canWake({ status, auto_resume }: SandboxRow): boolean {
-  return auto_resume && (status === 'paused' || status === 'pausing' || status === 'resuming');
+/** A boot that lost all that ran is nothing to be done unasked. */
+function canWake({ status, auto_resume, pause_mode }: SandboxRow): boolean {
+  if (!auto_resume || pause_mode === 'filesystem') return false;
+  return status === 'paused' || status === 'pausing' || status === 'resuming';
 }

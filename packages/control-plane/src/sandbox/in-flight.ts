@@ -39,6 +39,11 @@ export class InFlight {
     }
   }
 
+  /** As `idle`, for all ids that begin so. */
+  async idleUnder(prefix: string): Promise<void> {
+    for (const id of [...this.#entries.keys()].filter((id) => id.startsWith(prefix))) await this.idle(id);
+  }
+
   has(id: string): boolean {
     return this.#entries.has(id);
   }

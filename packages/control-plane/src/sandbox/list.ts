@@ -34,7 +34,7 @@ export function readToken(token: string | undefined): Cursor | undefined {
   if (token === undefined) return undefined;
   const [time, id] = Buffer.from(token, 'base64url').toString('utf8').split(' ');
   const createdAt = new Date(time ?? '');
-  if (!id || !/^[a-z0-9]+$/.test(id) || Number.isNaN(createdAt.getTime())) {
+  if (!id || !/^[a-z0-9:._-]+$/.test(id) || Number.isNaN(createdAt.getTime())) {
     throw new ThawError('invalid_request', 'next_token: not a token of this list');
   }
   return { createdAt, id };

@@ -1,17 +1,17 @@
 /** What became of a sandbox that a host was to start: its row is `running`, or gone. */
-import { type Sandbox, ThawError } from '@thaw/api';
+import { ThawError } from '@thaw/api';
 import type { SandboxInfo } from '@thaw/api/rpc';
 import { throughOutage } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
 import { finishDestroy } from './end.ts';
-import { recordHostState, toSandbox } from './sandbox.ts';
+import { type Done, recordHostState } from './sandbox.ts';
 import { moveSandbox, type SandboxRow } from './table.ts';
 
 export async function recordStart(
   plane: Plane,
   row: SandboxRow,
   starting: Promise<SandboxInfo>,
-): Promise<Sandbox> {
+): Promise<Done> {
   let info: SandboxInfo;
   try {
     info = await starting;
@@ -20,10 +20,11 @@ export async function recordStart(
     throw error;
   }
   const now = new Date();
-  const ran = { started_at: now, last_active_at: now };
+  const endAt = row.ttl_sec === null ? null : new Date(now.getTime() + row.ttl_sec * 1000);
+  const ran = { started_at: now, last_active_at: now, end_at: endAt };
   const running = await throughOutage(() => recordHostState(plane, row, ['pending'], info, ran));
   if (!running) throw new ThawError('conflict', `sandbox ${row.id} was changed by someone else`);
-  return toSandbox(running, info.timingsMs);
+  return { row: running, timings: info.timingsMs };
 }
 
 /** Also after a timeout: what the host may still have made must not outlive the answer. */

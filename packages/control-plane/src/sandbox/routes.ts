@@ -3,6 +3,7 @@ import {
   ForkSandbox,
   Forks,
   ListSandboxes,
+  PauseSandbox,
   ResumeSandbox,
   Sandbox,
   SandboxStats,
@@ -18,12 +19,11 @@ import { forkSandbox } from './fork.ts';
 import { listOf } from './list.ts';
 import { pauseSandbox } from './pause.ts';
 import { resumeSandbox } from './resume.ts';
-import { requireSandbox, toSandbox } from './sandbox.ts';
+import { type Done, requireSandbox, toSandbox } from './sandbox.ts';
 import { statSandbox } from './stats.ts';
 import { updateSandbox } from './update.ts';
 
 export const SandboxParams = z.object({ id: z.string().describe('The id of a sandbox') });
-const NoBody = z.strictObject({}).nullish();
 
 export function sandboxRoutes(app: App, plane: Plane): void {
   app.post('/v1/sandboxes', {
@@ -34,7 +34,7 @@ export function sandboxRoutes(app: App, plane: Plane): void {
       response: { 201: Sandbox },
     },
     handler: async (request, reply) =>
-      reply.code(201).send(await createSandbox(plane, request.caller!, request.body)),
+      reply.code(201).send(tell(await createSandbox(plane, request.caller!, request.body))),
   });
   app.get('/v1/sandboxes', {
     schema: {
@@ -95,10 +95,11 @@ export function sandboxRoutes(app: App, plane: Plane): void {
       operationId: 'pauseSandbox',
       summary: 'Write a sandbox to disk and give back what it occupies',
       params: SandboxParams,
-      body: NoBody,
+      body: PauseSandbox.nullish(),
       response: { 200: Sandbox },
     },
-    handler: (request) => pauseSandbox(plane, request.teamId, request.params.id),
+    handler: async (request) =>
+      tell(await pauseSandbox(plane, request.teamId, request.params.id, request.body ?? { memory: true })),
   });
   app.post('/v1/sandboxes/:id/fork', {
     schema: {
@@ -124,7 +125,9 @@ export function sandboxRoutes(app: App, plane: Plane): void {
       body: ResumeSandbox.nullish(),
       response: { 200: Sandbox },
     },
-    handler: (request) =>
-      resumeSandbox(plane, request.teamId, request.params.id, request.body ?? { memory: true }),
+    handler: async (request) =>
+      tell(await resumeSandbox(plane, request.teamId, request.params.id, request.body ?? { memory: true })),
   });
 }
+
+const tell = ({ row, timings }: Done): Sandbox => toSandbox(row, timings);

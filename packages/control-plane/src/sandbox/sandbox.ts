@@ -48,10 +48,18 @@ export async function recordHostState(
     vmm: info.vmm || null,
     backend: info.backend || null,
     build_id: buildId ?? row.build_id,
+    access_token: info.accessToken || null,
+    pause_mode: status !== 'paused' ? null : info.diskOnly ? 'filesystem' : 'full',
     error_reason: status === 'error' ? (info.errorReason ?? 'the host gave no reason') : null,
     ...extra,
   };
   return moveSandbox(plane.db, row.id, from, patch, revision);
+}
+
+/** What a verb left, and the milliseconds of its steps on the host. */
+export interface Done {
+  row: SandboxRow;
+  timings: Record<string, number>;
 }
 
 export function toSandbox(row: SandboxRow, timings?: Record<string, number>): Sandbox {

@@ -14,7 +14,7 @@ import { admit } from '../auth/quota.ts';
 import { type Database, throughOutage } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
 import { settle } from '../reconcile/settle.ts';
-import { recordHostState, wrongState } from './sandbox.ts';
+import { type Done, recordHostState, wrongState } from './sandbox.ts';
 import { findSandbox, moveSandbox, type SandboxPatch, type SandboxRow } from './table.ts';
 
 export interface Verb<T> {
@@ -35,7 +35,7 @@ export async function transition<T>(
   plane: Plane,
   row: SandboxRow,
   verb: Verb<T>,
-): Promise<{ row: SandboxRow; timings: Record<string, number>; value: T }> {
+): Promise<Done & { value: T }> {
   const before = (await findSandbox(plane.db, row.team_id, row.id)) ?? row;
   const move = async (db: Database) =>
     verb.still?.() === false

@@ -9,7 +9,10 @@ const LOOK_EVERY_MS = 200;
  * Waits until the verb that moves the sandbox is over, whoever runs it. Answers the row then; undefined if it is gone.
  * After the longest time that a verb may take it answers the row as it is.
  */
-export async function untilMoved(plane: Plane, row: SandboxRow): Promise<SandboxRow | undefined> {
+export async function untilMoved(
+  plane: Plane,
+  row: Pick<SandboxRow, 'id' | 'team_id' | 'status'>,
+): Promise<SandboxRow | undefined> {
   const giveUpAt = performance.now() + Math.max(...Object.values(DEADLINE_MS));
   for (;;) {
     await plane.verbs.idle(row.id);

@@ -14,16 +14,17 @@ const CHANGEABLE: readonly SandboxStatus[] = [
 
 /**
  * Changes what a sandbox may do and when it ends. A network policy waits for the verb under way, and holds for the
- * guest's packets when this answers; all else is only the row's.
+ * guest's packets when this answers; all else is only the row's. `more` is written with it.
  */
 export async function updateSandbox(
   plane: Plane,
   teamId: string,
   id: string,
   change: UpdateSandbox,
+  more: SandboxPatch = {},
 ): Promise<Sandbox> {
   const row = await requireSandbox(plane, teamId, id);
-  const patch = patchOf(change);
+  const patch = { ...patchOf(change), ...more };
   if (change.network === undefined) return write(plane, row, patch);
   const key = `update ${JSON.stringify(change)}`;
   return plane.verbs.after(id, key, `sandbox ${id}: its network is being changed`, async () => {
@@ -38,7 +39,12 @@ export async function updateSandbox(
 function patchOf({ timeout_sec, on_timeout, auto_resume, metadata, network }: UpdateSandbox): SandboxPatch {
   return {
     // The new time counts from now, and it is the only clock.
-    ...(timeout_sec !== undefined && { timeout_sec, end_at: null, last_active_at: new Date() }),
+    ...(timeout_sec !== undefined && {
+      timeout_sec,
+      end_at: null,
+      ttl_sec: null,
+      last_active_at: new Date(),
+    }),
     ...(on_timeout !== undefined && { on_timeout }),
     ...(auto_resume !== undefined && { auto_resume }),
     ...(metadata !== undefined && { metadata: JSON.stringify(metadata) }),

@@ -32,7 +32,7 @@ export function templateRoutes(app: App, plane: Plane): void {
     },
     handler: async (request, reply) => {
       const { type, limit, next_token } = request.query;
-      const rows = await listTemplates(plane.db, request.teamId, type, limit + 1, readToken(next_token));
+      const rows = await listTemplates(plane.db, request.teamId, { type }, limit + 1, readToken(next_token));
       const { items, nextToken } = page(rows, limit, toTemplate);
       if (nextToken) reply.header('X-Next-Token', nextToken);
       return items;

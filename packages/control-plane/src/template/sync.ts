@@ -1,16 +1,31 @@
 /** Template rows follow the host: its heads are the truth. */
-import type { TemplateType } from '@thaw/api';
+import { DEFAULT_TEAM, type TemplateType } from '@thaw/api';
 import type { Template } from '@thaw/api/rpc';
-import { DEFAULT_TEAM } from '../auth/key.ts';
 import { recordBuild } from '../build/record.ts';
 import { isTaken } from '../db/connect.ts';
 import type { Plane } from '../plane.ts';
-import { listAllTemplates, markTemplate, removeTemplate, type TemplateRow, upsertTemplate } from './table.ts';
+import { countTeams } from '../team/table.ts';
+import { verbKey } from './name.ts';
+import {
+  listAllTemplates,
+  listOwners,
+  markTemplate,
+  pruneOwners,
+  removeTemplate,
+  type TemplateRow,
+  upsertTemplate,
+} from './table.ts';
 
-/** Upserts what the host has and forgets what it has no more. Names with a verb under way are left alone. */
+/**
+ * Upserts what the host has and forgets what it has no more. Names with a verb under way are left alone. What nobody is
+ * known to own is the only team's, and where there are several, nobody's: it is not shown to whom it may not belong.
+ */
 export async function syncTemplates(plane: Plane): Promise<void> {
   const before = await listAllTemplates(plane.db);
   const listed = await plane.host.templates();
+  // After the host's list: whoever made what is in it had become its owner before.
+  const owners = await listOwners(plane.db);
+  const alone = (await countTeams(plane.db)) === 1;
   const byId = new Map(before.map((row) => [row.id, row]));
   for (const template of listed) {
     const row = byId.get(template.id);
@@ -20,8 +35,13 @@ export async function syncTemplates(plane: Plane): Promise<void> {
         await markTemplate(plane.db, row.id, template.errorReason);
       continue;
     }
-    const teamId = template.type === 'base' ? null : (row?.team_id ?? DEFAULT_TEAM);
-    if (plane.templateVerbs.has(`${teamId}/${template.name}`)) continue;
+    const owner = row?.team_id ?? owners.get(template.id) ?? (alone ? DEFAULT_TEAM : undefined);
+    if (template.type !== 'base' && owner === undefined) {
+      plane.log.warn({ template: template.id }, 'the host has a template of which nobody knows whose it is');
+      continue;
+    }
+    const teamId = template.type === 'base' ? null : owner!;
+    if (plane.templateVerbs.has(verbKey(teamId, template.name))) continue;
     if (row && isSame(row, template)) continue;
     try {
       await recordTemplate(plane, template, teamId, row?.build_id ?? null).catch((error) =>
@@ -33,10 +53,11 @@ export async function syncTemplates(plane: Plane): Promise<void> {
   }
   const present = new Set(listed.map((template) => template.id));
   for (const row of before) {
-    if (present.has(row.id) || plane.templateVerbs.has(`${row.team_id}/${row.name}`)) continue;
+    if (present.has(row.id) || plane.templateVerbs.has(verbKey(row.team_id, row.name))) continue;
     await removeTemplate(plane.db, row.id, row.build_id);
     plane.log.info({ template: row.id, name: row.name }, 'the host has this template no more');
   }
+  await pruneOwners(plane.db, [...present]);
 }
 
 /**
@@ -71,6 +92,7 @@ export async function recordTemplate(
   template: Template,
   teamId: string | null,
   parentBuildId: string | null,
+  more: { created_at?: Date; source_sandbox_id?: string | null } = {},
 ): Promise<void> {
   const buildId = await recordBuild(plane.db, template.build, parentBuildId);
   await upsertTemplate(plane.db, {
@@ -84,5 +106,6 @@ export async function recordTemplate(
     build_id: buildId,
     error_reason: null,
     created_at: new Date(Number(template.createdAtUnix) * 1000 || Date.now()),
+    ...more,
   });
 }

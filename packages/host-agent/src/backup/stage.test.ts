@@ -23,6 +23,8 @@ const RECORD: SandboxRecord = {
   env: {},
   egress: { internet: true, allowOut: [], denyOut: [], allowDomains: [], dnsServers: [] },
   accessToken: 'token',
+  defaultUser: 'root',
+  defaultWorkdir: '/root',
   machineId: '0'.repeat(32),
   counter: 1,
   createdAt: 1,

@@ -11,9 +11,11 @@ export interface BuildSize {
   readonly storedBytes: number;
   readonly memoryStoredBytes: number;
   readonly diskStoredBytes: number;
+  readonly diskOnly: boolean;
+  readonly guestUnresponsive: boolean;
 }
 
-export async function measureBuild({ id, files, memory, disk }: Build): Promise<BuildSize> {
+export async function measureBuild({ id, files, manifest, memory, disk }: Build): Promise<BuildSize> {
   let storedBytes = 0;
   for (const name of await readdir(files.dir))
     storedBytes += await allocatedBytes(path.join(files.dir, name));
@@ -23,6 +25,8 @@ export async function measureBuild({ id, files, memory, disk }: Build): Promise<
     storedBytes,
     memoryStoredBytes: memory === null ? 0 : await allocatedBytes(files.memfile),
     diskStoredBytes: await allocatedBytes(files.rootfs),
+    diskOnly: memory === null,
+    guestUnresponsive: manifest.guest_unresponsive,
   };
 }
 

@@ -68,7 +68,8 @@ export const IMAGE_FILES = {
 export type ImageKind = keyof typeof IMAGE_FILES;
 
 const TEMPORARY = '.tmp-';
-const OWNER_ID = /^[a-z0-9][a-z0-9_-]{0,62}$/;
+/** Templates have a head for each of their tags: `id:tag`. */
+const OWNER_ID = /^[a-z0-9][a-z0-9_-]{0,62}(:[a-z0-9_.-]{1,128})?$/;
 const OWNER_DIRS = { sandbox: 'sandboxes', template: 'templates', boot: 'boots' } as const;
 
 /** Ids come from callers: one that could leave its folder is refused here, for every path. */

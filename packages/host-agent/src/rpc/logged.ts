@@ -24,6 +24,7 @@ const VERBS: ReadonlySet<string> = new Set([
   'forkSandbox',
   'setNetwork',
   'createSnapshot',
+  'tagTemplate',
   'deleteSnapshot',
 ]);
 

@@ -17,8 +17,10 @@ import { snapshot } from '../sandbox/snapshot.ts';
 import { stat } from '../sandbox/stat.ts';
 import { deleteTemplate } from '../template/delete.ts';
 import { listTemplates } from '../template/list.ts';
+import { tagTemplate } from '../template/tag.ts';
 import { fileCalls } from './files.ts';
 import { logged } from './logged.ts';
+import { samplesInfo } from './samples.ts';
 import { forkedInfo, hostInfo, sandboxInfo, templateInfo } from './serialise.ts';
 
 export function routes(host: Host): (router: ConnectRouter) => void {
@@ -28,7 +30,9 @@ export function routes(host: Host): (router: ConnectRouter) => void {
       await destroy(host, sandboxId);
       return {};
     },
-    pauseSandbox: async ({ sandboxId }) => ({ sandbox: sandboxInfo(host, await pause(host, sandboxId)) }),
+    pauseSandbox: async ({ sandboxId, diskOnly, healthy }) => ({
+      sandbox: sandboxInfo(host, await pause(host, sandboxId, { diskOnly, healthy })),
+    }),
     resumeSandbox: async ({ sandboxId, network, cold }) => {
       const egress = network === undefined ? undefined : checkedEgress(network);
       const sandbox = await resume(host, sandboxId, { egress, cold });
@@ -73,6 +77,9 @@ export function routes(host: Host): (router: ConnectRouter) => void {
       const { sandbox, template } = await snapshot(host, { sandboxId, templateId, name });
       return { sandbox: sandboxInfo(host, sandbox), template: templateInfo(template) };
     },
+    tagTemplate: async ({ sourceTemplateId, templateId, name }) => ({
+      template: templateInfo(await tagTemplate(host, sourceTemplateId, { id: templateId, name })),
+    }),
     deleteSnapshot: async ({ templateId }) => {
       await deleteTemplate(host, templateId);
       return {};
@@ -81,6 +88,7 @@ export function routes(host: Host): (router: ConnectRouter) => void {
     getHost: async () => hostInfo(host),
     getLogs: async ({ sandboxId }) => ({ text: await readLogs(host, sandboxId) }),
     getMetrics: async () => ({ text: await readMetrics(host) }),
+    getSamples: async (request) => ({ sandboxes: await samplesInfo(host, request) }),
   };
   return (router) => router.service(HostAgentService, logged(host, service));
 }

@@ -20,6 +20,7 @@ function build(size: BuildSize) {
     storedBytes: BigInt(size.storedBytes),
     memoryStoredBytes: BigInt(size.memoryStoredBytes),
     diskStoredBytes: BigInt(size.diskStoredBytes),
+    guestUnresponsive: size.guestUnresponsive,
   };
 }
 
@@ -45,6 +46,8 @@ export function sandboxInfo(host: Host, sandbox: Sandbox): MessageInitShape<type
     ...(state.status === 'error' ? { errorReason: state.reason } : {}),
     timingsMs: Object.fromEntries(sandbox.timings),
     network: record.egress,
+    accessToken: record.accessToken,
+    diskOnly: state.status === 'paused' && sandbox.build?.diskOnly === true,
   };
 }
 

@@ -12,7 +12,7 @@ import { type Host, newSteps } from '../host.ts';
 import type { Keeper, Keepers } from '../keeper/keeper.ts';
 import { endKeeper, Machine, type MachineState, replacePager } from './machine.ts';
 import { bootFiles, SandboxPaths, sandboxesDir, sparesDir } from './paths.ts';
-import { isPaused, type SandboxRecord, vmOf } from './record.ts';
+import { isOwn, isPaused, type SandboxRecord, vmOf } from './record.ts';
 import { Sandbox, type SandboxState } from './sandbox.ts';
 import { watch } from './watch.ts';
 
@@ -110,7 +110,7 @@ export async function adopt(host: Host, records: readonly SandboxRecord[], found
     const sandbox = new Sandbox(record, { status: 'paused' });
     const head = await readHead(host.builds, { kind: 'sandbox', id: record.id }).catch(() => undefined);
     const build = head && (await readBuild(host.builds, head.build).catch(() => undefined));
-    if (build !== undefined && build.memory !== null) sandbox.build = await measureBuild(build);
+    if (build !== undefined && isOwn(build, head!.facts)) sandbox.build = await measureBuild(build);
     sandbox.state = await settle(host, sandbox, head, found);
     host.registry.add(sandbox);
     if (sandbox.state.status === 'running') watch(host, sandbox, sandbox.state.machine);
@@ -169,8 +169,7 @@ async function takeOver(host: Host, { record, keeper, state, head, pagerRuns }: 
   const vm = await kit.attach(keeper, { uids: slot.uids, snapshotDir });
   // The VM will write to the layer that is the disk of a build it was not moved to: nothing may start from that one.
   const owner = { kind: 'sandbox', id: record.id } as const;
-  // A head that names no memory is that of a sandbox that was never sealed.
-  const isSealed = async () => (await readBuild(host.builds, head.build)).memory !== null;
+  const isSealed = async () => isOwn(await readBuild(host.builds, head.build), head.facts);
   if (head.build !== state.base && (await isSealed()))
     await commitHead(host.builds, newSteps(host), 'adopt', owner, { build: state.base, facts: {} });
   const base = await readBuild(host.builds, state.base);

@@ -21,7 +21,9 @@ type Program = Pick<ExecRequest, 'cmd' | 'args' | 'cwd' | 'env' | 'user'>;
 function command(program: Program, timeoutSec: number, stdin: boolean): guest.Command {
   if (program.cmd === '') throw new ThawError('invalid_request', 'cmd is empty');
   const { cmd, args, cwd, env, user } = program;
-  return { cmd, args, cwd, env, user: user === '' ? 'root' : user, timeoutMs: timeoutSec * 1000, stdin };
+  // Whatever the sandbox's own defaults are.
+  const who = user === '' ? { user: 'root', cwd: cwd === '' ? '/root' : cwd } : { user, cwd };
+  return { cmd, args, env, ...who, timeoutMs: timeoutSec * 1000, stdin };
 }
 
 /** Runs a program to its end; 30 s unless the request says otherwise, then `timeout`. */

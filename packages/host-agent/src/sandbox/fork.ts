@@ -60,8 +60,17 @@ async function originOf(host: Host, build: Build): Promise<Origin> {
   }
 }
 
-/** Of the source's size; its environment counts where the child has none of its own. */
+/** Of the source's size, open and with the default user as it is; its environment counts where the child has none. */
 function recordOf({ record }: Sandbox, child: CreateSandboxRequest): SandboxRecord {
-  const { template, counter } = record;
-  return newRecord({ ...child, template, env: { ...record.env, ...child.env } }, record, counter);
+  const { template, counter, defaultUser, defaultWorkdir } = record;
+  const open = record.accessToken === '';
+  const wish = {
+    ...child,
+    template,
+    env: { ...record.env, ...child.env },
+    open,
+    defaultUser,
+    defaultWorkdir,
+  };
+  return newRecord(wish, record, counter);
 }

@@ -26,6 +26,11 @@ export class SandboxPaths {
     return path.join(this.data, 'console.log');
   }
 
+  /** What its guest said of its load, the last hours. */
+  get samples(): string {
+    return path.join(this.data, 'samples');
+  }
+
   /** What a run needed first, on its way to the build that it came from. */
   get workset(): string {
     return path.join(this.data, 'workset');

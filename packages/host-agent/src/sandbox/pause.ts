@@ -1,24 +1,41 @@
-/** Writes a running sandbox into a build and gives back everything it occupied. */
+/** Writes a running sandbox into a build, or its disk alone, and gives back everything it occupied. */
+import { ThawError } from '@thaw/api';
 import { measureBuild } from '../build/measure.ts';
 import { releaseBuild } from '../build/release.ts';
+import { answered } from '../guest/silence.ts';
 import { type Host, newSteps } from '../host.ts';
+import type { Machine } from './machine.ts';
 import { writeRecord } from './record.ts';
 import type { Sandbox } from './sandbox.ts';
 import { seal } from './seal.ts';
 
 const DRAIN_MS = 2_000;
+const HEALTH_TIMEOUT_MS = 5_000;
 
-export function pause(host: Host, id: string): Promise<Sandbox> {
+export interface PauseWish {
+  /** Nothing that runs is kept. */
+  diskOnly?: boolean;
+  /** Throws `unavailable`, with nothing done, if the guest agent does not answer. */
+  healthy?: boolean;
+}
+
+export function pause(
+  host: Host,
+  id: string,
+  { diskOnly = false, healthy }: PauseWish = {},
+): Promise<Sandbox> {
   const sandbox = host.registry.get(id);
-  return sandbox.exclusive('pause', async () => {
+  const work = async () => {
     const machine = sandbox.running();
     const steps = newSteps(host);
+    if (healthy) await checkGuest(machine);
     sandbox.state = { status: 'pausing', machine };
     try {
       await steps.run('pause:drain', () => sandbox.drain(DRAIN_MS));
       const { build, before } = await seal(host, steps, sandbox.record, machine, {
         verb: 'pause',
         goOn: false,
+        diskOnly,
       });
       sandbox.build = await measureBuild(build);
       // Sealed: from here on the sandbox is paused, whatever happens.
@@ -46,6 +63,14 @@ export function pause(host: Host, id: string): Promise<Sandbox> {
       sandbox.timings = steps.timings();
     }
     return sandbox;
+  };
+  return sandbox.exclusive('pause', work, diskOnly ? 'disk' : '');
+}
+
+async function checkGuest({ guest }: Machine): Promise<void> {
+  const patience = { ...guest.patience, answerMs: HEALTH_TIMEOUT_MS };
+  await answered(patience, (options) => guest.processes.list({}, options)).catch((cause) => {
+    throw new ThawError('unavailable', 'the guest agent does not answer', { cause });
   });
 }
 

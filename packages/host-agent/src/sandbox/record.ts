@@ -2,6 +2,7 @@
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
+import type { Build } from '../build/build.ts';
 import type { Facts } from '../build/head.ts';
 import { egressSchema, OPEN_EGRESS } from '../network/egress.ts';
 import type { Steps } from '../os/step.ts';
@@ -16,7 +17,11 @@ const schema = z.object({
   timeoutSec: z.number().int(),
   env: z.record(z.string(), z.string()),
   egress: egressSchema.default(OPEN_EGRESS),
+  /** Empty: the guest agent asks for none. */
   accessToken: z.string(),
+  /** Of calls that name no user. */
+  defaultUser: z.string().default('root'),
+  defaultWorkdir: z.string().default('/root'),
   machineId: z.string().regex(/^[0-9a-f]{32}$/),
   /** Starts of the VM so far: the guest applies an identity once for each. */
   counter: z.number().int().nonnegative(),
@@ -43,6 +48,11 @@ export function vmOf({ id, vm }: SandboxRecord): string {
 /** Of the head that a pause commits: it says which run of the VM it ended. */
 export function pausedFacts(record: SandboxRecord): Facts {
   return { paused: record.counter };
+}
+
+/** Whether the build of a head is a sandbox's own, and not what the sandbox was made of. */
+export function isOwn({ memory }: Build, facts: Facts): boolean {
+  return memory !== null || facts.paused !== undefined;
 }
 
 /** Whether the head was committed by a pause of the run that the record tells of. */

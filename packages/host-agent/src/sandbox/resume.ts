@@ -1,4 +1,7 @@
-/** Starts a paused sandbox again from its last build; one in `error` goes back to it. Cold, it boots that build's disk. */
+/**
+ * Starts a paused sandbox again from its last build; one in `error` goes back to it. Cold, or if the build is no more than a
+ * disk, it boots that.
+ */
 import { mkdir, rm } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
 import type { Machine as MachineFacts } from '@thaw/snapshot';
@@ -11,7 +14,7 @@ import type { Steps } from '../os/step.ts';
 import { kitFor } from './compatible.ts';
 import type { Machine } from './machine.ts';
 import { SandboxPaths } from './paths.ts';
-import { writeRecord } from './record.ts';
+import { isOwn, writeRecord } from './record.ts';
 import { checkRoom } from './room.ts';
 import type { Sandbox } from './sandbox.ts';
 import { startMachine } from './start.ts';
@@ -60,9 +63,11 @@ async function restore(
   );
   using held = new DisposableStack();
   held.use(acquired.hold);
-  const { build } = acquired;
-  if (!cold) await kitFor(host, machineOf(build));
-  if (build.memory !== null) sandbox.build = await measureBuild(build);
+  const { build, head } = acquired;
+  const isDiskOnly = build.memory === null && isOwn(build, head.facts);
+  const boots = cold || isDiskOnly;
+  if (!boots) await kitFor(host, machineOf(build));
+  if (isOwn(build, head.facts)) sandbox.build = await measureBuild(build);
   const paths = new SandboxPaths(host.config, sandbox.id);
   // Until the VM runs, the record keeps what a start that fails or is cut off goes back to.
   const { vm: _vm, ...known } = sandbox.record;
@@ -79,7 +84,7 @@ async function restore(
     const { errorReason: _, ...record } = next;
     const machine = await startMachine(host, steps, 'resume', record, {
       ...acquired,
-      build: cold ? diskOf(build) : build,
+      build: boots ? diskOf(build) : build,
     });
     sandbox.record = record;
     return machine;

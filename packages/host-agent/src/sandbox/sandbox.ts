@@ -8,6 +8,7 @@
  * Calls into the guest (exec, files) are admitted while running; pausing stops admitting and drains.
  */
 import { ThawError } from '@thaw/api';
+import type { BuildSize } from '../build/measure.ts';
 import type { Machine } from './machine.ts';
 import type { SandboxRecord } from './record.ts';
 
@@ -21,14 +22,6 @@ export type SandboxState =
   | { status: 'stopping' }
   | { status: 'error'; reason: string };
 
-export interface BuildSummary {
-  id: string;
-  generation: number;
-  storedBytes: number;
-  memoryStoredBytes: number;
-  diskStoredBytes: number;
-}
-
 export type Verb = 'create' | 'pause' | 'resume' | 'snapshot' | 'fork' | 'network' | 'destroy' | 'lost';
 
 /** Each holds a connection to the guest. */
@@ -38,7 +31,7 @@ export class Sandbox {
   record: SandboxRecord;
   state: SandboxState;
   /** What the sandbox would resume from; absent before the first seal. */
-  build: BuildSummary | undefined;
+  build: BuildSize | undefined;
   /** Milliseconds of each step of the last verb. */
   timings: ReadonlyMap<string, number> = new Map();
   #verb: { name: Verb; key: string; done: Promise<unknown> } | undefined;

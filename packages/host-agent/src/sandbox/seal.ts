@@ -1,8 +1,9 @@
 /**
  * Freezes a running VM into a build: memory, disk and device state of one instant.
  *
- *   prepare ─► flush ─► stop ─► device state ‖ dirty memory ‖ disk rotation ─► (go on) ─► headers, checksums, fsync
- *                        └────────────── frozen ──────────────┘                       ─► rename ─► head: sealed
+ *   pre-dump ─► prepare ─► flush ─► stop ─► device state ‖ dirty memory ‖ disk rotation ─► (go on)
+ *                                    └────────────── frozen ──────────────┘
+ *   ─► headers, checksums, fsync ─► rename ─► head: sealed
  *
  * A step that fails before the head is renamed leaves the VM running as before, and what it had dumped is part of
  * the next seal.
@@ -24,6 +25,8 @@ import type { Machine } from './machine.ts';
 import { pausedFacts, type SandboxRecord } from './record.ts';
 
 const PREPARE_TIMEOUT_MS = 500;
+/** To write all that the guest has in memory of its disk: nothing else remembers it. */
+const SYNC_TIMEOUT_MS = 20_000;
 /** As long as a guest may take to answer at all. */
 const THAW_TIMEOUT_MS = 30_000;
 const MIB = 2 ** 20;
@@ -32,6 +35,8 @@ export interface SealOptions {
   verb: 'pause' | 'snapshot' | 'boot';
   /** The VM runs on once its state is taken. */
   goOn: boolean;
+  /** Leaves out memory and device state. */
+  diskOnly?: boolean;
   onThawed?: () => void;
   /** Points this at the build, and not the sandbox. */
   head?: { owner: HeadOwner; facts: Facts };
@@ -49,28 +54,35 @@ export async function seal(
   steps: Steps,
   record: SandboxRecord,
   machine: Machine,
-  { verb, goOn, onThawed, head }: SealOptions,
+  { verb, goOn, diskOnly = false, onThawed, head }: SealOptions,
 ): Promise<Sealed> {
   await using open = await beginBuild(host.builds, steps, verb);
   const frozen = new Frozen(machine, host.guests, onThawed);
   const owner = head?.owner ?? ({ kind: 'sandbox', id: record.id } as const);
   let build: Build | undefined;
   try {
-    await steps.run(`${verb}:record-workset`, () => recordWorkset(machine, open));
+    if (!diskOnly) {
+      await steps.run(`${verb}:record-workset`, () => recordWorkset(machine, open));
+      await steps.run(`${verb}:pre-dump`, () => machine.vm.memory.preDump(open.files.memfile));
+    }
     const responsive = await steps.run(`${verb}:prepare`, () =>
-      host.guests.prepare(machine.slot.hostAddress, PREPARE_TIMEOUT_MS),
+      host.guests.prepare(machine.slot.hostAddress, diskOnly ? SYNC_TIMEOUT_MS : PREPARE_TIMEOUT_MS),
     );
     if (!responsive) host.log.warn({ sandbox: record.id }, 'the guest did not freeze its processes in time');
-    const layout = await freeze(steps, verb, machine, open, frozen);
+    const layout = diskOnly
+      ? await freezeDisk(steps, verb, machine, open, frozen)
+      : await freeze(steps, verb, machine, open, frozen);
     if (goOn) await steps.run(`${verb}:go-on`, () => frozen.thaw());
     await steps.run(`${verb}:flush-layer`, () => machine.vm.disk.flush());
     build = await sealBuild(host.builds, steps, verb, open, {
-      memory: {
-        sizeBytes: record.memoryMb * MIB,
-        parent: machine.memoryBase,
-        machine: machine.facts,
-        layout,
-      },
+      ...(layout !== undefined && {
+        memory: {
+          sizeBytes: record.memoryMb * MIB,
+          parent: machine.memoryBase,
+          machine: machine.facts,
+          layout,
+        },
+      }),
       disk: { sizeBytes: record.diskMb * MIB, parent: machine.base, layer: machine.layer.data },
       template: record.template,
       guestUnresponsive: !responsive,
@@ -129,6 +141,19 @@ async function freeze(
   if (rotated.status === 'rejected') throw rotated.reason;
   observeSeal(dumped.value, rotated.value);
   return dumped.value.layout;
+}
+
+/** What the guest has not written by now is in memory alone, and goes with it. */
+async function freezeDisk(
+  steps: Steps,
+  verb: string,
+  machine: Machine,
+  open: OpenBuild,
+  frozen: Frozen,
+): Promise<undefined> {
+  await steps.run(`${verb}:stop`, () => frozen.stop());
+  await steps.run(`${verb}:flush`, () => machine.vm.disk.flush());
+  await steps.run(`${verb}:rotate`, () => frozen.rotate(open.files.rootfsRuns));
 }
 
 /** What has been done to a VM on the way to a seal, and the way back. */

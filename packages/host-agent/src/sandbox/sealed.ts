@@ -24,7 +24,8 @@ async function lastBuild(host: Host, sandbox: Sandbox): Promise<Build> {
   if (sandbox.state.status !== 'paused') throw sandbox.refused();
   const { build, hold } = await acquireHead(host.builds, { kind: 'sandbox', id: sandbox.id });
   hold[Symbol.dispose]();
-  if (build.memory === null) throw new ThawError('invalid_state', 'nothing of this sandbox was sealed yet');
+  if (build.memory === null)
+    throw new ThawError('invalid_state', 'the sandbox was paused without its memory: resume it first');
   return build;
 }
 

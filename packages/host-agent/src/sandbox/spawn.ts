@@ -77,7 +77,8 @@ export interface Size {
 export type Wish = Pick<
   CreateSandboxRequest,
   'sandboxId' | 'template' | 'vcpus' | 'memoryMb' | 'diskMb' | 'timeoutSec' | 'env' | 'network'
->;
+> &
+  Partial<Pick<CreateSandboxRequest, 'open' | 'defaultUser' | 'defaultWorkdir'>>;
 
 /** With an identity that no other sandbox has. `counter`: the last that the frozen guest knows. */
 export function newRecord(request: Wish, { vcpus, memoryMb, diskMb }: Size, counter: number): SandboxRecord {
@@ -90,7 +91,9 @@ export function newRecord(request: Wish, { vcpus, memoryMb, diskMb }: Size, coun
     timeoutSec: request.timeoutSec,
     env: request.env,
     egress: request.network === undefined ? OPEN_EGRESS : checkedEgress(request.network),
-    accessToken: randomBytes(24).toString('hex'),
+    accessToken: request.open ? '' : randomBytes(24).toString('hex'),
+    defaultUser: request.defaultUser || 'root',
+    defaultWorkdir: request.defaultWorkdir || '/root',
     machineId: randomBytes(16).toString('hex'),
     counter: Math.max(Date.now(), counter + 1),
     createdAt: nowSeconds(),

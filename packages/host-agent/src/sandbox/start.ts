@@ -172,8 +172,8 @@ async function initGuest(
     hostname: record.id,
     machineId: record.machineId,
     entropy: randomBytes(64).toString('base64'),
-    defaultUser: 'root',
-    defaultWorkdir: '/root',
+    defaultUser: record.defaultUser,
+    defaultWorkdir: record.defaultWorkdir,
   };
   await guests.init(hostAddress, identity, INIT_TIMEOUT_MS, lost);
 }

@@ -10,7 +10,7 @@ export async function deleteTemplate(host: Host, id: string): Promise<void> {
   const owner = { kind: 'template', id } as const;
   const head = await readHead(host.builds, owner).catch((error) => {
     // Only snapshots have generated ids; which build a damaged head named is not known, so the next start sweeps it.
-    if (!TEMPLATE_ID.test(id)) throw error;
+    if (!TEMPLATE_ID.test(id.split(':')[0]!)) throw error;
     host.log.warn({ template: id, err: error }, 'the head of a deleted template was damaged');
     return 'damaged' as const;
   });

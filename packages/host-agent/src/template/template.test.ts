@@ -8,6 +8,7 @@ import type { BuildStore } from '../build/store.ts';
 import type { Host } from '../host.ts';
 import { deleteTemplate } from './delete.ts';
 import { listTemplates } from './list.ts';
+import { tagTemplate } from './tag.ts';
 
 const OWNER = { kind: 'template', id: 'tplaaaaaaaaaaaaaaaaaaaa' } as const;
 
@@ -46,5 +47,25 @@ test('a template whose head is damaged stays in the list and can be deleted', as
   }
   await deleteTemplate(host, OWNER.id);
   assert.deepEqual(await listTemplates(host), []);
+  assert.deepEqual(await readdir(builds.paths.owners('template')), []);
+});
+
+test('a tag keeps the build of what it was made from, until the last name of it is gone', async (t) => {
+  const { host, builds } = await hostWithTemplate(t);
+  const { build } = (await readHead(builds, OWNER))!;
+  const tag = { id: `${OWNER.id}:v1.0`, name: 'frozen:v1.0' };
+  const made = await tagTemplate(host, OWNER.id, tag);
+  assert.deepEqual([made.id, made.name, made.build.id, made.createdAt], [tag.id, tag.name, build, 1]);
+  assert.deepEqual((await listTemplates(host)).map(({ id }) => id).sort(), [OWNER.id, tag.id]);
+  // Given again it is the same.
+  assert.deepEqual(await tagTemplate(host, OWNER.id, tag), made);
+  await deleteTemplate(host, OWNER.id);
+  assert.deepEqual(await listTemplates(host), [made]);
+  assert.ok((await readdir(builds.paths.builds)).includes(build));
+  for (const id of ['../x', 'tpl:', 'tpl:a/b', 'tpl:a:b', ':v1'])
+    await assert.rejects(tagTemplate(host, tag.id, { ...tag, id }), /not an id of a template/);
+  await assert.rejects(tagTemplate(host, OWNER.id, tag), /has nothing to start from/);
+  await deleteTemplate(host, tag.id);
+  assert.deepEqual(await readdir(builds.paths.builds), []);
   assert.deepEqual(await readdir(builds.paths.owners('template')), []);
 });

@@ -22,12 +22,17 @@ import type {
 const START_TIMEOUT_MS = 5000;
 /** A dump writes up to all of the guest's memory. */
 const DUMP_TIMEOUT_MS = 120_000;
+/** A VM stands still for less than this no longer than for its device state. */
+const PRE_DUMP_WORTH_BYTES = 2 * 2 ** 20;
 const COMMIT_TIMEOUT_MS = 10_000;
 const LOG_BYTES = 64 * 1024;
 
 const startedSchema = z.object({ tracker: z.enum(['scan', 'compare']) });
-/** A pager that an older host agent started does not tell its backend. */
-const runningSchema = startedSchema.extend({ backend: z.enum(['uffd', 'mapped']).default('uffd') });
+/** A pager of an earlier version does not tell its backend, nor know of pre-dumps. */
+const runningSchema = startedSchema.extend({
+  backend: z.enum(['uffd', 'mapped']).default('uffd'),
+  pre_dumps: z.boolean().default(false),
+});
 const dumpedSchema = z.object({
   stored_bytes: z.number(),
   zero_bytes: z.number(),
@@ -35,6 +40,7 @@ const dumpedSchema = z.object({
   scan_us: z.number(),
   copy_us: z.number(),
 });
+const preDumpedSchema = z.object({ read_bytes: z.number().nullable() });
 const worksetSchema = z.object({ pages: z.number() });
 const statsSchema = z.object({
   faults: z.number(),
@@ -105,9 +111,17 @@ export class Pager implements Memory {
   readonly backend: Backend;
   readonly tracker: Tracker;
   readonly #keeper: Keeper;
+  /** The next dump goes on from there. */
+  #preDumped = false;
 
-  private constructor(keeper: Keeper, { backend, tracker }: Pick<Memory, 'backend' | 'tracker'>) {
+  readonly #preDumps: boolean;
+
+  private constructor(
+    keeper: Keeper,
+    { backend, tracker, preDumps }: Pick<Memory, 'backend' | 'tracker'> & { preDumps: boolean },
+  ) {
     this.#keeper = keeper;
+    this.#preDumps = preDumps;
     this.backend = backend;
     this.tracker = tracker;
   }
@@ -134,7 +148,7 @@ export class Pager implements Memory {
       keeper.spawn('pager', childOf(spec), true),
       keeper.ask('pager', request, fds, START_TIMEOUT_MS),
     ]);
-    return new Pager(keeper, { backend: spec.backend, ...startedSchema.parse(started) });
+    return new Pager(keeper, { backend: spec.backend, preDumps: true, ...startedSchema.parse(started) });
   }
 
   /** Starts a pager in the place of one that died, with what the keeper and the state file kept of that one. */
@@ -171,7 +185,8 @@ export class Pager implements Memory {
   /** A pager that runs already. */
   static async attach(keeper: Keeper): Promise<Pager> {
     const stats = await keeper.ask('pager', { op: 'stats' }, [], COMMIT_TIMEOUT_MS);
-    return new Pager(keeper, runningSchema.parse(stats));
+    const { pre_dumps: preDumps, ...running } = runningSchema.parse(stats);
+    return new Pager(keeper, { preDumps, ...running });
   }
 
   /**
@@ -212,9 +227,23 @@ export class Pager implements Memory {
     });
   }
 
+  async preDump(memfile: string): Promise<void> {
+    this.#preDumped = false;
+    if (!this.#preDumps) return;
+    const request = { op: 'pre_dump', memfile: 0, worth_bytes: PRE_DUMP_WORTH_BYTES };
+    const fds: FdSource[] = [{ open: memfile, flags: 'create' }];
+    const result = await this.#keeper.ask('pager', request, fds, DUMP_TIMEOUT_MS);
+    this.#preDumped = preDumpedSchema.parse(result).read_bytes !== null;
+    if (!this.#preDumped) await rm(memfile);
+  }
+
   async dump(files: { memfile: string; runs: string }): Promise<Dumped> {
+    if (this.#preDumped) {
+      this.#preDumped = false;
+      return { ...(await this.#seal({ op: 'dump' }, [], files.runs)), layout: 'sparse' };
+    }
     const memfile: FdSource = { open: files.memfile, flags: 'create' };
-    return { ...(await this.#seal({ op: 'dump', memfile: 0 }, memfile, files.runs)), layout: 'packed' };
+    return { ...(await this.#seal({ op: 'dump', memfile: 0 }, [memfile], files.runs)), layout: 'packed' };
   }
 
   /**
@@ -223,16 +252,21 @@ export class Pager implements Memory {
    */
   async collect(file: string, runs: string, kept: boolean): Promise<Dumped> {
     const diff: FdSource = { open: file, flags: 'rw' };
-    return { ...(await this.#seal({ op: 'collect', diff: 0, kept }, diff, runs)), layout: 'sparse' };
+    return { ...(await this.#seal({ op: 'collect', diff: 0, kept }, [diff], runs)), layout: 'sparse' };
   }
 
   async #seal(
     request: { op: string } & Record<string, unknown>,
-    content: FdSource,
+    content: FdSource[],
     runs: string,
   ): Promise<Omit<Dumped, 'layout'>> {
-    const fds: FdSource[] = [content, { open: runs, flags: 'create' }];
-    const result = await this.#keeper.ask('pager', { ...request, runs: 1 }, fds, DUMP_TIMEOUT_MS);
+    const fds: FdSource[] = [...content, { open: runs, flags: 'create' }];
+    const result = await this.#keeper.ask(
+      'pager',
+      { ...request, runs: content.length },
+      fds,
+      DUMP_TIMEOUT_MS,
+    );
     const dumped = dumpedSchema.parse(result);
     return {
       storedBytes: dumped.stored_bytes,
@@ -250,6 +284,7 @@ export class Pager implements Memory {
   }
 
   async abort(): Promise<void> {
+    this.#preDumped = false;
     await this.#keeper.ask('pager', { op: 'abort' }, [], COMMIT_TIMEOUT_MS);
   }
 

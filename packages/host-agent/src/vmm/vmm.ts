@@ -155,7 +155,12 @@ export interface Saved {
 export interface Memory {
   readonly backend: Backend;
   readonly tracker: Tracker;
-  /** Writes the dirty blocks of a stopped VM, and the list of runs (24-byte records); both files are new. */
+  /**
+   * Copies dirty blocks of a running VM into a new file, so that the dump into that file finds less to do. Nothing is
+   * there afterwards if it is not worth it.
+   */
+  preDump(memfile: string): Promise<void>;
+  /** Writes the dirty blocks of a stopped VM, and the list of runs (24-byte records); both files are new, but for a pre-dump's. */
   dump(files: { memfile: string; runs: string }): Promise<Dumped>;
   /** The dump is sealed: pages come from `chain` from now on, and the dirty set is forgotten. */
   commit(chain: Chain): Promise<void>;

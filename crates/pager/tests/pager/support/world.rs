@@ -36,6 +36,8 @@ pub struct World {
     kept: Vec<OwnedFd>,
     own: Option<OwnDiffs>,
     mapped: bool,
+    /// The build that the pager has copied pages for while the VM ran.
+    pre_dumped: Option<BuildId>,
 }
 
 /// Of a VMM that writes what changed into a file by itself.
@@ -102,6 +104,7 @@ impl World {
             kept,
             own: None,
             mapped: false,
+            pre_dumped: None,
         }
     }
 
@@ -159,16 +162,37 @@ impl World {
 
     /// Dumps, and checks that parent and diff together are the model.
     pub fn dump(&mut self) -> Dumped {
-        let id = self.next_id();
-        let result = self.seal(&id, None).unwrap();
-        let places = self.apply(id, &result);
+        let ahead = self.pre_dumped.take();
+        let id = ahead.unwrap_or_else(|| self.next_id());
+        let result = match ahead {
+            None => self.seal(&id, None).unwrap(),
+            Some(_) => {
+                let runs = [self.dir.create("runs")];
+                self.pager.ask(json!({"op": "dump", "runs": 0}), &borrow(&runs)).unwrap()
+            }
+        };
+        let places = self.apply(id, &result, ahead.is_some() || self.own.is_some());
         let dumped = Dumped { id, result, places };
         self.assert_image(&dumped);
         dumped
     }
 
+    /// The bytes copied for the next dump while the VM runs.
+    pub fn pre_dump(&mut self) -> Option<u64> {
+        if self.own.is_some() {
+            return None;
+        }
+        let id = self.next_id();
+        let memfile = [self.dir.create(&format!("{}.memfile", format_build_id(&id)))];
+        let request = json!({"op": "pre_dump", "memfile": 0, "worth_bytes": 1});
+        let read_bytes = self.pager.ask(request, &borrow(&memfile)).unwrap()["read_bytes"].as_u64();
+        self.pre_dumped = read_bytes.map(|_| id);
+        read_bytes
+    }
+
     /// A dump that runs out of disk space.
     pub fn fail_dump(&mut self) {
+        self.pre_dumped = None;
         let full = File::options().write(true).open("/dev/full").unwrap();
         let id = self.next_id();
         match self.seal(&id, Some(full.into())) {
@@ -208,10 +232,12 @@ impl World {
     }
 
     pub fn abort(&mut self) {
+        self.pre_dumped = None;
         self.pager.ask(json!({"op": "abort"}), &[]).unwrap();
     }
 
     pub fn commit(&mut self, dumped: Dumped) {
+        self.pre_dumped = None;
         self.places = dumped.places;
         self.builds.push(dumped.id);
         if let Some(own) = &mut self.own {
@@ -229,6 +255,7 @@ impl World {
 
     /// As `restore`, with pages installed ahead.
     pub fn restore_ahead(&mut self, hint: Hint<'_>) {
+        self.pre_dumped = None;
         self.vmm.child.kill().unwrap();
         self.vmm.child.wait().unwrap();
         self.own = self.own.as_ref().map(|_| OwnDiffs::default());
@@ -331,7 +358,7 @@ impl World {
     }
 
     /// The places after a dump, from its runs file.
-    fn apply(&self, id: BuildId, result: &Value) -> Vec<Place> {
+    fn apply(&self, id: BuildId, result: &Value, sparse: bool) -> Vec<Place> {
         let mut places = self.places.clone();
         let (mut end, mut stored, mut zero) = (0, 0, 0);
         for record in std::fs::read(self.dir.path.join("runs")).unwrap().as_chunks::<24>().0 {
@@ -342,7 +369,7 @@ impl World {
             for at in (offset..end).step_by(PAGE) {
                 places[at as usize / PAGE] = match kind {
                     1 => {
-                        let place = if self.own.is_some() { at } else { stored };
+                        let place = if sparse { at } else { stored };
                         stored += PAGE as u64;
                         Some((id, place))
                     }

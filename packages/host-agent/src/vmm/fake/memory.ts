@@ -18,6 +18,11 @@ export class FakeMemory implements Memory {
     this.#fault = fault;
   }
 
+  /** Its dumps are quick. */
+  async preDump(): Promise<void> {
+    await this.#fault('memory:pre-dump');
+  }
+
   async dump(files: { memfile: string; runs: string }): Promise<Dumped> {
     await this.#fault('memory:dump');
     const { runs, stored } = await this.pages.changes();

@@ -38,6 +38,9 @@ export class FirecrackerMemory implements Memory {
     this.#kept = kept;
   }
 
+  /** What it has written, Firecracker tells only by writing it out, and it has to stand still for that. */
+  async preDump(): Promise<void> {}
+
   async dump({ memfile, runs }: { memfile: string; runs: string }): Promise<Dumped> {
     await this.#write();
     const kept = this.#kept;
