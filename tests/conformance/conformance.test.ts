@@ -4,6 +4,8 @@
  * expressions) choose a part of that.
  */
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { after, before, describe, it } from 'node:test';
 import { ownHost } from '../e2e/own-host.ts';
 import { type Case, casesOf } from './cases.ts';
@@ -13,6 +15,7 @@ import { Report } from './report.ts';
 import { type Outcome, runCases } from './run.ts';
 import { type Mode, nameOf, SDKS, type Sdk } from './sdks.ts';
 
+const CLIENTS = 8;
 const FULL = process.env.THAW_CONFORMANCE === 'full';
 const matches = (what: string, value: string) =>
   new RegExp(process.env[`THAW_CONFORMANCE_${what}`] ?? '').test(value);
@@ -45,7 +48,8 @@ describe('the E2B SDKs', () => {
     thaw = await Deployment.start();
   });
   after(async () => {
-    await report.save({ isolation: 'see docs/e2b.md' });
+    const accelerator = existsSync('/dev/kvm') ? 'KVM' : 'no KVM';
+    await report.save({ host: `${availableParallelism()} CPUs, ${accelerator}` });
     await thaw?.stop();
   });
 
@@ -69,24 +73,25 @@ describe('the E2B SDKs', () => {
     }
   }
 
-  it('are served the same when eight of them come at once', {
-    skip: !FULL || !matches('CASE', 'parallel'),
-  }, async () => {
+  const atOnce = async () => {
     const newest = SDKS.filter(({ extent }) => extent === 'full');
-    const clients = Array.from({ length: 8 }, (_, at) => ({
+    const clients = Array.from({ length: CLIENTS }, (_, at) => ({
       sdk: newest[at % newest.length]!,
       mode: (['plain', 'tls'] as const)[at % 2]!,
     }));
     const failed: string[] = [];
-    const core = (sdk: Sdk) => casesOf(sdk).filter((one) => one.core);
-    await Promise.all(
-      clients.map(({ sdk, mode }, at) =>
-        play({ sdk, mode, cases: core(sdk).map(({ name }) => name), env: thaw.env(mode) }, (outcome) => {
-          if (outcome.outcome !== 'passed')
-            failed.push(`client ${at}, ${nameOf(sdk)}: ${outcome.case}: ${outcome.error}`);
-        }),
-      ),
-    );
+    let passed = 0;
+    const one = ({ sdk, mode }: (typeof clients)[number]) => {
+      const core = casesOf(sdk).filter((each) => each.core);
+      return play({ sdk, mode, cases: core.map(({ name }) => name), env: thaw.env(mode) }, (outcome) => {
+        if (outcome.outcome === 'passed') passed += 1;
+        else failed.push(`${nameOf(sdk)}, ${mode}: ${outcome.case}: ${outcome.error}`);
+      });
+    };
+    await Promise.all(clients.map(one));
+    report.addAtOnce(CLIENTS, passed, failed.length);
     assert.deepEqual(failed, []);
-  });
+  };
+  if (FULL && matches('CASE', 'at-once'))
+    it(`are served the same when ${CLIENTS} of them come at once`, atOnce);
 });

@@ -9,7 +9,7 @@ function commit(): string {
     const git = (...args: string[]) =>
       execFileSync('git', args, { cwd: path.join(import.meta.dirname, '../..'), encoding: 'utf8' }).trim();
     // The results of other runs are no change of what is tested.
-    const changed = git('status', '--porcelain', '--', '.', ':!docs/results') !== '';
+    const changed = git('status', '--porcelain', '--', '.', ':!docs/results', ':!docs/e2b.md') !== '';
     return `${git('rev-parse', '--short', 'HEAD')}${changed ? '-dirty' : ''}`;
   } catch {
     return '';
