@@ -12,9 +12,9 @@ with Sandbox.create(timeout=120, metadata={"example": "plain"}) as sandbox:
     print(f"primes: {sandbox.commands.run('python3 primes.py').stdout.strip()}")
 
     # A process goes on after a pause where it was.
-    counter = "n=0; while true; do n=$((n+1)); echo $n > /tmp/count; sleep 0.2; done"
+    counter = "n=0; while true; do n=$((n+1)); echo $n > /tmp/next; mv /tmp/next /tmp/count; sleep 0.2; done"
     sandbox.commands.run(counter, background=True, timeout=0)
-    sandbox.commands.run("until [ -s /tmp/count ]; do sleep 0.1; done")
+    sandbox.commands.run("until [ -e /tmp/count ]; do sleep 0.1; done")
     sandbox.pause()
     print("paused: no process, no memory of it is left on the host")
     sandbox.connect(timeout=120)

@@ -18,9 +18,10 @@ const { stdout } = await sandbox.commands.run('python3 primes.py');
 console.log(`primes: ${stdout.trim()}`);
 
 // A process goes on after a pause where it was.
-const counter = 'n=0; while true; do n=$((n+1)); echo $n > /tmp/count; sleep 0.2; done';
+const counter =
+  'n=0; while true; do n=$((n+1)); echo $n > /tmp/next; mv /tmp/next /tmp/count; sleep 0.2; done';
 await sandbox.commands.run(counter, { background: true, timeoutMs: 0 });
-await sandbox.commands.run('until [ -s /tmp/count ]; do sleep 0.1; done');
+await sandbox.commands.run('until [ -e /tmp/count ]; do sleep 0.1; done');
 await sandbox.pause();
 console.log('paused: no process, no memory of it is left on the host');
 await sandbox.connect({ timeoutMs: 120_000 });

