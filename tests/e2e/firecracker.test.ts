@@ -10,6 +10,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { assertNothingStray } from './builds.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
+import { fullTraces } from './places.ts';
 import { allProcesses, type Traces } from './traces.ts';
 import { FIRECRACKER, JAILER, needsFake, noJailer } from './vm/firecracker.ts';
 
@@ -35,13 +36,15 @@ describe('sandboxes under Firecracker', { skip: needsFake }, () => {
     THAW_VMM: 'firecracker',
     THAW_FIRECRACKER_BIN: FIRECRACKER,
     THAW_SLOT_POOL: String(SLOTS),
+    // Faults are put into a sandbox's own folder before it starts.
+    THAW_PLACES: '0',
     THAW_BUILD_GRACE_SEC: '1',
   };
   let thaw: TestThaw;
   let idle: Traces;
   before(async () => {
     thaw = await startThaw({ env });
-    idle = await thaw.settledTraces((now) => now.namespaces === 1 + SLOTS);
+    idle = await fullTraces(thaw, SLOTS);
   });
   after(() => thaw.stop());
 

@@ -68,9 +68,11 @@ interface Ready {
 
 const STOP_WITHIN_MS = 90_000;
 const CLI_TIMEOUT_MS = 120_000;
+/** Made ahead unless a test says otherwise. */
+const PLACES = 2;
 const ALL_BUT_STOPPED = SANDBOX_STATUSES.filter((status) => status !== 'stopped');
 
-/** Starts Thaw and waits until it serves and its slots are ready. */
+/** Starts Thaw and waits until it serves. */
 export async function startThaw(options: StartOptions = {}): Promise<TestThaw> {
   const folder = await mkdtemp('/tmp/tw-');
   // The daemons' users pass through it.
@@ -116,6 +118,11 @@ export class TestThaw {
     this.#options = options;
     this.data = path.join(folder, 'data');
     this.run = path.join(folder, 'run');
+  }
+
+  /** Made ahead (THAW_PLACES). */
+  get places(): number {
+    return Number(this.#options.env?.THAW_PLACES ?? PLACES);
   }
 
   async start(): Promise<void> {

@@ -16,6 +16,8 @@ const schema = z.object({
   THAW_UPLINK: z.string().min(1).optional(),
   /** Network slots kept ready; 0 keeps none. */
   THAW_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
+  /** Slots in which all is ready for a VM to start; 0 keeps none. */
+  THAW_PLACES: z.coerce.number().int().min(0).max(64).default(2),
   /** What new VMs run under. */
   THAW_VMM: z.enum(['auto', 'firecracker', 'qemu']).default('auto'),
   THAW_FIRECRACKER_BIN: z.string().startsWith('/').default(FIRECRACKER),
@@ -92,6 +94,7 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     versionDir: value.THAW_VERSION_DIR,
     uplink: value.THAW_UPLINK,
     slotPool: value.THAW_SLOT_POOL,
+    places: value.THAW_PLACES,
     vmm: value.THAW_VMM,
     firecracker: value.THAW_FIRECRACKER_BIN,
     console: value.THAW_CONSOLE === 'on',

@@ -14,7 +14,7 @@ import { SandboxPaths } from './paths.ts';
 import { writeRecord } from './record.ts';
 import { checkRoom } from './room.ts';
 import type { Sandbox } from './sandbox.ts';
-import { startMachine } from './start.ts';
+import { startMachine, vmmOf } from './start.ts';
 import { watch } from './watch.ts';
 
 export interface ResumeWish {
@@ -61,9 +61,12 @@ async function restore(
   using held = new DisposableStack();
   held.use(acquired.hold);
   const { build } = acquired;
+  const from = cold ? diskOf(build) : build;
   if (!cold) await kitFor(host, machineOf(build));
   if (build.memory !== null) sandbox.build = await measureBuild(build);
-  const paths = new SandboxPaths(host.config, sandbox.id);
+  await using unused = new AsyncDisposableStack();
+  const place = unused.use(host.places.take(vmmOf(host, from)));
+  const paths = new SandboxPaths(host.config, sandbox.id, place?.name);
   // Until the VM runs, the record keeps what a start that fails or is cut off goes back to.
   const { vm: _vm, ...known } = sandbox.record;
   const next = {
@@ -74,12 +77,15 @@ async function restore(
   };
   try {
     await mkdir(paths.run, { recursive: true, mode: 0o700 });
-    await writeRecord(host.config, next, steps, 'resume:write-record');
+    const placed = { ...next, ...(place && { vm: place.name }) };
+    await writeRecord(host.config, placed, steps, 'resume:write-record');
     held.move();
-    const { errorReason: _, ...record } = next;
+    unused.move();
+    const { errorReason: _, ...record } = placed;
     const machine = await startMachine(host, steps, 'resume', record, {
       ...acquired,
-      build: cold ? diskOf(build) : build,
+      build: from,
+      place,
     });
     sandbox.record = record;
     return machine;

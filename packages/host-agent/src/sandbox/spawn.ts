@@ -14,7 +14,7 @@ import { removeSandboxFiles, type SandboxRecord, writeRecord } from './record.ts
 import { checkRoom } from './room.ts';
 import { nowSeconds, Sandbox } from './sandbox.ts';
 import type { Spare } from './spare.ts';
-import { type StartFrom, startMachine } from './start.ts';
+import { type StartFrom, startMachine, vmmOf } from './start.ts';
 import { watch } from './watch.ts';
 
 /** What a sandbox starts from. */
@@ -43,9 +43,11 @@ export async function spawn(
     const { spare, head = from.build.id } = from;
     await using unused = new AsyncDisposableStack();
     unused.use(spare);
-    const record = spare === undefined ? wanted : { ...wanted, vm: spare.id };
+    await checkRoom(host, wanted.memoryMb);
+    const place = unused.use(spare === undefined ? host.places.take(vmmOf(host, from.build)) : undefined);
+    const vm = spare?.id ?? place?.name;
+    const record = vm === undefined ? wanted : { ...wanted, vm };
     sandbox.record = record;
-    await checkRoom(host, record.memoryMb);
     undo.defer(() => releaseBuild(host.builds, steps, 'create', head).then(() => {}));
     undo.defer(() => removeSandboxFiles(host.config, record.id, steps, 'create:remove-files'));
     const owner = { kind: 'sandbox', id: record.id } as const;
@@ -56,7 +58,7 @@ export async function spawn(
     unused.move();
     const machine =
       spare === undefined
-        ? await startMachine(host, steps, 'create', record, from)
+        ? await startMachine(host, steps, 'create', record, { ...from, place })
         : await spare.become(steps, record);
     sandbox.state = { status: 'running', machine };
     if (from.build.memory !== null && head === from.build.id) sandbox.build = await measureBuild(from.build);

@@ -55,8 +55,10 @@ export interface DiskSpec {
 }
 
 interface VmSpec {
-  /** Just started; its jail not built yet. */
+  /** Just started; its jail not built yet, unless `jailed`. */
   keeper: Keeper;
+  /** `prepare` has built the jail. */
+  jailed?: boolean;
   /** One user each, used by no other sandbox. */
   uids: { vmm: number; pager: number; blockstore: number };
   /** Path of the network namespace with the tap. */
@@ -108,6 +110,8 @@ export interface VmmKit {
   readonly info: VmmInfo;
   /** What a restore may ask for. */
   readonly backends: readonly Backend[];
+  /** Builds the jail of a VM of this kit, before anybody knows which: one for all of them. Throws what the keeper throws. */
+  prepare?(keeper: Keeper, spec: PrepareSpec): Promise<void>;
   /** A VM whose kernel has just been started. When it throws, nothing of the VM runs. */
   boot(spec: BootSpec): Promise<Vm>;
   /** A VM that runs on from its device state. When it throws, nothing of the VM runs. */
@@ -120,6 +124,9 @@ export interface VmmKit {
   /** Serves the memory of a VM whose pager died; its guest waits until then. Throws when that can't be. */
   replacePager(keeper: Keeper, spec: PagerSpec): Promise<void>;
 }
+
+/** What VMs boot with that start here; one that is restored needs neither. */
+export interface PrepareSpec extends Pick<VmSpec, 'uids' | 'kernel' | 'initramfs'> {}
 
 export interface AttachSpec extends Pick<VmSpec, 'uids' | 'snapshotDir'> {}
 

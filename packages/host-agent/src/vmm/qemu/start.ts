@@ -13,7 +13,7 @@ import type { Keeper } from '../../keeper/keeper.ts';
 import { BlockStore, startDisk } from '../disk.ts';
 import { Pager, startPager } from '../memory.ts';
 import { endRoles, type Programs } from '../roles.ts';
-import type { BootSpec, Chain, RestoreSpec, Vm, VmmInfo } from '../vmm.ts';
+import type { BootSpec, Chain, PrepareSpec, RestoreSpec, Vm, VmmInfo } from '../vmm.ts';
 import { argv, FD, JAIL } from './argv.ts';
 import { Qmp } from './qmp.ts';
 import { QemuVm } from './vm.ts';
@@ -31,7 +31,7 @@ const LOG_BYTES = 256 * 1024;
 export async function start(binaries: Binaries, info: VmmInfo, spec: BootSpec | RestoreSpec): Promise<Vm> {
   const { keeper } = spec;
   await using undo = new AsyncDisposableStack();
-  await buildJail(binaries, info, spec);
+  if (!spec.jailed) await buildJail(binaries, info, spec.keeper, spec, spec.kind === 'boot');
   undo.defer(() => endRoles(keeper));
   const store = startDisk(binaries, spec);
   store.catch(() => {});
@@ -84,16 +84,22 @@ function monitorSocket(keeper: Keeper): string {
   return path.join(keeper.runDir, 'vmm', 'qmp.sock');
 }
 
-function buildJail(binaries: Binaries, info: VmmInfo, spec: BootSpec | RestoreSpec): Promise<void> {
-  const boot =
-    spec.kind === 'restore'
-      ? []
-      : [
-          { source: spec.kernel, target: JAIL.kernel, ro: true },
-          { source: spec.initramfs, target: JAIL.initramfs, ro: true },
-        ];
-  return spec.keeper.jail({
-    uid: spec.uids.vmm,
+/** For any VM of this machine; `boots`: also for one that is not restored. */
+export function buildJail(
+  binaries: Binaries,
+  info: VmmInfo,
+  keeper: Keeper,
+  { uids, kernel, initramfs }: PrepareSpec,
+  boots: boolean,
+): Promise<void> {
+  const boot = boots
+    ? [
+        { source: kernel, target: JAIL.kernel, ro: true },
+        { source: initramfs, target: JAIL.initramfs, ro: true },
+      ]
+    : [];
+  return keeper.jail({
+    uid: uids.vmm,
     binds: [...boot, { source: binaries.preload, target: JAIL.preload, ro: true }],
     dirs: [JAIL.memoryDir],
     devices: ['null', 'urandom', 'net/tun', ...(info.accelerator === 'kvm' ? (['kvm'] as const) : [])],
