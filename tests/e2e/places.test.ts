@@ -26,7 +26,8 @@ await ownHost(import.meta.filename);
 const SLOTS = 1;
 const MEMORY_MB = 256;
 /** Of making a place, in its order. */
-const MAKING = ['take-slot', 'set-egress', 'make-cgroup', 'start-keeper', 'enter-cgroup', 'build-jail'];
+const MAKING = ['take-slot', 'set-egress', 'make-cgroup', 'start-keeper', 'enter-cgroup', 'prepare-place'];
+const VMM = 'qemu-system-x86_64';
 
 const PEER = path.join(import.meta.dirname, '../../packages/host-agent/src/network/fixture/peer.ts');
 const PORT = 80;
@@ -171,7 +172,7 @@ describe('a place that was made ahead', () => {
       assert.equal((await thaw.sdk.sandboxes.get(id)).status, 'paused');
       await assertIdle(name);
     }
-    for (const name of MAKING) {
+    for (const name of [...MAKING, 'start-ahead']) {
       await setFault(thaw, `place:${name}`);
       // Both are taken; the first that is to follow can't be made, and for a while none is.
       await thaw.sdk.sandboxes.resume(id);
@@ -201,7 +202,7 @@ describe('a place that was made ahead', () => {
         await thaw.sdk.ready();
       }, 60_000);
     };
-    for (const name of MAKING)
+    for (const name of [...MAKING, 'start-ahead'])
       await killed(`place:${name}`, async () => {
         await thaw.sdk.sandboxes.resume(id).catch(() => {});
       }).then(async () => {
@@ -223,6 +224,66 @@ describe('a place that was made ahead', () => {
     }
     await thaw.destroyAll();
     await assertIdle('destroyed');
+  });
+
+  it('has a VMM that waits for a sandbox of the size that most have', async () => {
+    const vmms = async () =>
+      (await allProcesses()).filter(({ program }) => program === VMM).map(({ pid }) => pid);
+    const vmmOf = async (id: string) => (await thaw.sdk.sandboxes.stats(id)).pids.vmm;
+    await placesReady(thaw);
+    assert.deepEqual(await vmms(), [], 'there is no sandbox');
+    const { id } = await create();
+    await thaw.sh(id, 'echo kept | tee /root/kept > /dev/shm/kept; sync');
+    await thaw.sdk.sandboxes.pause(id);
+    await placesReady(thaw);
+    const [first, ...more] = await vmms();
+    assert.deepEqual(more, []);
+    // It has no memory of its own yet.
+    const rollup = await readFile(`/proc/${first}/smaps_rollup`, 'utf8');
+    assert.ok(Number(/^Rss: +(\d+) kB/m.exec(rollup)?.[1]) < 64 * 1024, rollup);
+    for (let round = 0; round < 3; round++) {
+      await placesReady(thaw);
+      const [waits] = await vmms();
+      await thaw.sdk.sandboxes.resume(id);
+      assert.equal(await vmmOf(id), waits);
+      assert.equal(await thaw.sh(id, 'cat /root/kept /dev/shm/kept'), 'kept\nkept\n');
+      await thaw.sdk.sandboxes.pause(id);
+    }
+    // One of another size, one that boots and one whose memory is mapped make their own, and a second resume that is too early.
+    await placesReady(thaw);
+    const [waits] = await vmms();
+    const other = await create({ memory_mb: 2 * MEMORY_MB });
+    assert.notEqual(await vmmOf(other.id), waits);
+    await placesReady(thaw);
+    await thaw.sdk.sandboxes.pause(other.id);
+    const resumed = await Promise.all([id, other.id].map((each) => thaw.sdk.sandboxes.resume(each)));
+    assert.deepEqual(resumed.map(tookOne), [true, true]);
+    for (const { id } of resumed) assert.match(await thaw.sh(id, 'hostname'), new RegExp(id));
+    await thaw.sdk.sandboxes.delete(other.id);
+    await placesReady(thaw);
+    await setFault(thaw, 'create:end-ahead');
+    const made = await Promise.allSettled([create(), create()]);
+    assert.ok(await faultHappened(thaw));
+    assert.deepEqual(made.map(({ status }) => status).toSorted(), ['fulfilled', 'rejected']);
+    for (const each of made)
+      if (each.status === 'fulfilled') await thaw.sdk.sandboxes.delete(each.value.id);
+    // One that dies takes its place with it.
+    await thaw.sdk.sandboxes.pause(id);
+    for (const role of [VMM, 'thaw-blockstore', 'thaw-pager']) {
+      await placesReady(thaw);
+      const before = (await allProcesses()).filter(({ program }) => program === role);
+      for (const { pid } of before) process.kill(pid, 'SIGKILL');
+      await eventually(async () => {
+        const now = (await allProcesses()).filter(({ program }) => program === role);
+        assert.equal(now.length, before.length);
+        assert.ok(now.every(({ pid }) => !before.some((old) => old.pid === pid)));
+      });
+    }
+    await placesReady(thaw);
+    await thaw.sdk.sandboxes.resume(id);
+    assert.equal(await thaw.sh(id, 'cat /root/kept /dev/shm/kept'), 'kept\nkept\n');
+    await thaw.destroyAll();
+    await assertIdle('no sandbox, no VMM');
   });
 
   it('is missing when its keeper dies, until another is made', async () => {

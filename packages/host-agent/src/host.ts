@@ -9,7 +9,7 @@ import type { Slots } from './network/pool.ts';
 import type { Cgroups } from './os/cgroup/cgroups.ts';
 import { type Fault, Steps } from './os/step.ts';
 import type { Boots } from './sandbox/boot.ts';
-import type { Places } from './sandbox/place.ts';
+import type { Places } from './sandbox/places.ts';
 import type { Registry } from './sandbox/registry.ts';
 import type { Spares } from './sandbox/spare.ts';
 import type { BootFiles } from './vmm/boot-files.ts';

@@ -6,7 +6,7 @@ import type { Egress } from './network/egress.ts';
 import type { Slots } from './network/pool.ts';
 import { adopt, findSurvivors, sweepRemains } from './sandbox/adopt.ts';
 import { Boots, sweepBoots } from './sandbox/boot.ts';
-import { Places } from './sandbox/place.ts';
+import { Places } from './sandbox/places.ts';
 import { readRecords, vmOf } from './sandbox/record.ts';
 import { Registry } from './sandbox/registry.ts';
 import { Spares } from './sandbox/spare.ts';

@@ -44,6 +44,7 @@ export function pause(host: Host, id: string): Promise<Sandbox> {
       throw error;
     } finally {
       sandbox.timings = steps.timings();
+      host.places.refill();
     }
     return sandbox;
   });

@@ -1,17 +1,14 @@
 /**
- * Where a VM runs: a network slot, a control group and a keeper in it, with its jail as far as that depends on no sandbox.
- * Some are made before anybody asks: a start takes one and only says how much it may use and what it may reach.
- *
- *   missing ─► being made ─► ready ─► taken: a VM starts in it ─► ended with its VM
- *                  └── failed ─┴── lost, or dropped for its slot
- *
- * Those that are ready end with the host agent.
+ * Where a VM runs: a network slot, a control group and a keeper in it, with its jail and the processes that serve a VM as far as
+ * they depend on no sandbox; a VMM waits there too, of the size that most sandboxes have. A start only says what it may use and
+ * reach, and what is to be restored.
  */
 import { rm } from 'node:fs/promises';
-import { newSandboxId, ThawError } from '@thaw/api';
-import { type Host, newSteps } from '../host.ts';
+import path from 'node:path';
+import { ThawError } from '@thaw/api';
+import type { Host } from '../host.ts';
 import type { Keeper } from '../keeper/keeper.ts';
-import { type Egress, isOpen, OPEN_EGRESS } from '../network/egress.ts';
+import { type Egress, isOpen } from '../network/egress.ts';
 import type { Slot } from '../network/pool.ts';
 import { type Limits, limitsOf } from '../os/cgroup/limits.ts';
 import type { Steps } from '../os/step.ts';
@@ -20,22 +17,22 @@ import { endKeeper } from './machine.ts';
 import { runFolder } from './paths.ts';
 import type { SandboxRecord } from './record.ts';
 
-/** Whoever has just been given one starts and works first. */
-const REFILL_MS = 1000;
-/** While others start. */
-const BUSY_MS = 250;
-/** After a failure, or after they had to make room. */
-const RETRY_MS = 60_000;
-const VERB = 'place';
-/** Of the keeper, which is all there is until a VM starts. */
-const WAITING: Limits = { ...limitsOf({ vcpus: 1, memoryMb: 0 }), shares: 0 };
+/** Of a VM. */
+export interface Size {
+  vcpus: number;
+  memoryMb: number;
+}
+
+/** Of making one ahead: whoever needs a slot may have its. */
+export const AHEAD = 'place';
+const END_TIMEOUT_MS = 5000;
 
 interface Parts {
   name: string;
   slot: Slot;
   keeper: Keeper;
-  /** Whose VMs the jail is for; built by the start if nobody's. */
-  jail: VmmKind | undefined;
+  /** Whose VM all is prepared for; nothing is if nobody's. */
+  vmm: VmmKind | undefined;
   rest: AsyncDisposableStack;
 }
 
@@ -45,19 +42,47 @@ export class Place implements AsyncDisposable {
   readonly name: string;
   readonly slot: Slot;
   readonly keeper: Keeper;
-  readonly jail: VmmKind | undefined;
+  readonly vmm: VmmKind | undefined;
   readonly #rest: AsyncDisposableStack;
+  #waiting: Size | undefined;
   #isLost = false;
 
-  constructor({ name, slot, keeper, jail, rest }: Parts) {
+  constructor({ name, slot, keeper, vmm, rest }: Parts) {
     this.name = name;
     this.slot = slot;
     this.keeper = keeper;
-    this.jail = jail;
+    this.vmm = vmm;
     this.#rest = rest;
     keeper.once('close', () => {
       this.#isLost = true;
     });
+    keeper.on('exit', ({ role }) => {
+      if (role !== 'vmm' || this.#waiting !== undefined) this.#isLost = true;
+    });
+  }
+
+  /** Of the VMM that waits in it. */
+  get waiting(): Size | undefined {
+    return this.#waiting;
+  }
+
+  /** Has a VMM of that size wait, or none, instead of what there is. When it throws, the place is of no use. */
+  async expect(host: Host, steps: Steps, verb: string, size: Size | undefined): Promise<void> {
+    const { keeper, slot } = this;
+    if (this.#waiting !== undefined) {
+      this.#waiting = undefined;
+      await steps.run(`${verb}:end-ahead`, async () => {
+        await keeper.signal('vmm', 'KILL');
+        await keeper.wait('vmm', END_TIMEOUT_MS);
+        await rm(path.join(keeper.runDir, 'vmm', 'qmp.sock'), { force: true });
+      });
+    }
+    const { vmm, config } = host;
+    if (size === undefined || vmm.startAhead === undefined || this.vmm !== vmm.info.vmm) return;
+    const { uids, netnsPath: netns, tap: tapName } = slot;
+    const spec = { uids, netns, tapName, ...size, tracker: config.tracker };
+    await steps.run(`${verb}:start-ahead`, () => vmm.startAhead!(keeper, spec));
+    this.#waiting = size;
   }
 
   get isLost(): boolean {
@@ -87,12 +112,12 @@ interface Wish {
   limits: Limits;
   egress: Egress;
   /** For VMs of the host's own VMM. */
-  jailed?: boolean;
+  prepared?: boolean;
 }
 
 /** When it throws, nothing of the place is left. */
 export async function makePlace(host: Host, steps: Steps, verb: string, wish: Wish): Promise<Place> {
-  const { name, limits, egress, jailed = false } = wish;
+  const { name, limits, egress, prepared = false } = wish;
   const run = runFolder(host.config.run, name);
   await using undo = new AsyncDisposableStack();
   const [taken, started] = await Promise.allSettled([
@@ -107,15 +132,15 @@ export async function makePlace(host: Host, steps: Steps, verb: string, wish: Wi
   if (taken.status === 'rejected') throw taken.reason;
   if (started.status === 'rejected') throw started.reason;
   const [slot, keeper] = [taken.value, started.value];
-  let jail: VmmKind | undefined;
-  const { vmm, boot } = host;
-  if (jailed && vmm.prepare !== undefined) {
+  let vmm: VmmKind | undefined;
+  const { vmm: kit, boot } = host;
+  if (prepared && kit.prepare !== undefined) {
     const { uids } = slot;
     const { kernel, initramfs } = boot;
-    await steps.run(`${verb}:build-jail`, () => vmm.prepare!(keeper, { uids, kernel, initramfs }));
-    jail = vmm.info.vmm;
+    await steps.run(`${verb}:prepare-place`, () => kit.prepare!(keeper, { uids, kernel, initramfs }));
+    vmm = kit.info.vmm;
   }
-  return new Place({ name, slot, keeper, jail, rest: undo.move() });
+  return new Place({ name, slot, keeper, vmm, rest: undo.move() });
 }
 
 async function takeSlot(host: Host, steps: Steps, verb: string, egress: Egress): Promise<Slot> {
@@ -135,7 +160,7 @@ async function takeAnySlot(host: Host, verb: string): Promise<Slot> {
     return await host.slots.take();
   } catch (error) {
     const isTaken = error instanceof ThawError && error.kind === 'exhausted';
-    if (!isTaken || verb === VERB || !(await host.places.drop())) throw error;
+    if (!isTaken || verb === AHEAD || !(await host.places.drop())) throw error;
     return await host.slots.take();
   }
 }
@@ -161,103 +186,4 @@ async function startKeeper(
   if (made.status === 'rejected') throw made.reason;
   if (started.status === 'rejected') throw started.reason;
   return started.value;
-}
-
-/** Those that wait. */
-export class Places implements AsyncDisposable {
-  readonly #host: () => Host;
-  readonly #size: number;
-  readonly #ready: Place[] = [];
-  /** The name of the one that is being made. */
-  #making: string | undefined;
-  #filling: Promise<void> | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  #isClosing = false;
-
-  constructor(host: () => Host, size: number) {
-    this.#host = host;
-    this.#size = size;
-  }
-
-  counts(): { ready: number; making: number } {
-    return { ready: this.#ready.length, making: this.#making === undefined ? 0 : 1 };
-  }
-
-  get names(): string[] {
-    return [...this.#ready.map(({ name }) => name), ...(this.#making === undefined ? [] : [this.#making])];
-  }
-
-  /** One in which a VM of that VMM can start, if there is one; it is the caller's from now on. */
-  take(vmm: VmmKind): Place | undefined {
-    const at = this.#ready.findIndex(({ jail, isLost }) => !isLost && (jail === undefined || jail === vmm));
-    if (at < 0) return undefined;
-    this.refill();
-    return this.#ready.splice(at, 1)[0];
-  }
-
-  /** Gives back all that are ready. False if there was none. */
-  async drop(): Promise<boolean> {
-    const dropped = this.#ready.splice(0);
-    await Promise.all(dropped.map((place) => place[Symbol.asyncDispose]()));
-    if (dropped.length > 0) this.refill(RETRY_MS);
-    return dropped.length > 0;
-  }
-
-  /** Makes what is missing, in the background, one by one, and while nothing else starts. */
-  refill(afterMs = REFILL_MS): void {
-    if (this.#isClosing || this.#size === 0 || this.#filling !== undefined) return;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      this.#filling = this.#fill()
-        .catch((error: unknown) => {
-          this.#host().log.warn({ err: error }, 'a place for a VM could not be made');
-          return RETRY_MS;
-        })
-        .then((retryMs) => {
-          this.#filling = undefined;
-          if (retryMs !== undefined) this.refill(retryMs);
-        });
-    }, afterMs);
-    this.#timer.unref();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#isClosing = true;
-    clearTimeout(this.#timer);
-    await this.#filling;
-    await this.drop();
-  }
-
-  /** Milliseconds until it is to be tried again, if it is. */
-  async #fill(): Promise<number | undefined> {
-    for (const place of this.#ready.filter(({ isLost }) => isLost)) {
-      this.#ready.splice(this.#ready.indexOf(place), 1);
-      await place[Symbol.asyncDispose]();
-    }
-    while (this.#ready.length < this.#size && !this.#isClosing) {
-      if (isStarting(this.#host())) return BUSY_MS;
-      this.#making = newSandboxId();
-      try {
-        this.#ready.push(await this.#make(this.#making));
-      } finally {
-        this.#making = undefined;
-      }
-    }
-    return undefined;
-  }
-
-  async #make(name: string): Promise<Place> {
-    const host = this.#host();
-    const steps = newSteps(host);
-    const wish = { name, limits: WAITING, egress: OPEN_EGRESS, jailed: true };
-    const place = await makePlace(host, steps, VERB, wish);
-    place.keeper.once('close', () => {
-      if (this.#ready.includes(place)) this.refill();
-    });
-    return place;
-  }
-}
-
-function isStarting(host: Host): boolean {
-  return host.registry.all().some(({ state }) => state.status === 'pending' || state.status === 'resuming');
 }

@@ -14,7 +14,7 @@ import { SandboxPaths } from './paths.ts';
 import { writeRecord } from './record.ts';
 import { checkRoom } from './room.ts';
 import type { Sandbox } from './sandbox.ts';
-import { startMachine, vmmOf } from './start.ts';
+import { sizeOf, startMachine, vmmOf } from './start.ts';
 import { watch } from './watch.ts';
 
 export interface ResumeWish {
@@ -65,7 +65,7 @@ async function restore(
   if (!cold) await kitFor(host, machineOf(build));
   if (build.memory !== null) sandbox.build = await measureBuild(build);
   await using unused = new AsyncDisposableStack();
-  const place = unused.use(host.places.take(vmmOf(host, from)));
+  const place = unused.use(host.places.take(vmmOf(host, from), cold ? undefined : sizeOf(sandbox.record)));
   const paths = new SandboxPaths(host.config, sandbox.id, place?.name);
   // Until the VM runs, the record keeps what a start that fails or is cut off goes back to.
   const { vm: _vm, ...known } = sandbox.record;

@@ -1,6 +1,7 @@
 /** The start of a VM with everything that it occupies, in the order in which its end gives it back. */
 import { randomBytes, randomInt } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { ThawError } from '@thaw/api';
 import type { Build, Image } from '../build/build.ts';
 import type { Guests, Identity } from '../guest/control.ts';
@@ -12,14 +13,14 @@ import type { Slot } from '../network/pool.ts';
 import { limitsOf } from '../os/cgroup/limits.ts';
 import { exists } from '../os/exists.ts';
 import type { Steps } from '../os/step.ts';
-import { chooseBackend } from '../vmm/backend.ts';
+import { type Choice, chooseBackend } from '../vmm/backend.ts';
 import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
-import type { Vm, VmmKind, Workset } from '../vmm/vmm.ts';
+import type { Vm, VmmKind, VmmKit, Workset } from '../vmm/vmm.ts';
 import type { BootOrigin } from './boot.ts';
 import { keepConsole } from './console.ts';
 import { chainOf, Machine } from './machine.ts';
 import { SandboxPaths } from './paths.ts';
-import { makePlace, type Place } from './place.ts';
+import { makePlace, type Place, type Size } from './place.ts';
 import { type SandboxRecord, vmOf } from './record.ts';
 
 /** An emulated guest needs seconds to boot; one that takes longer than this hangs. */
@@ -45,6 +46,11 @@ export interface Nameless extends AsyncDisposable {
   readonly lost: AbortSignal;
   /** Somebody else ends it from now on. */
   handOver(): void;
+}
+
+/** What a VMM that waits must be of to become the sandbox's. */
+export function sizeOf({ vcpus, memoryMb }: SandboxRecord): Size {
+  return { vcpus, memoryMb };
 }
 
 /** What a VM on `build` runs under. */
@@ -98,9 +104,13 @@ export async function startNameless(
   const place = await settle(host, steps, verb, { record, paths, place: given });
   undo.use(place);
   const { slot, keeper } = place;
+  const how = await howOf(host, verb, build);
+  const isServed = how.kind === 'restore' && how.backend === 'uffd' && !grows(record, build);
+  const size = isServed ? sizeOf(record) : undefined;
+  if (!isDeepStrictEqual(place.waiting, size)) await place.expect(host, steps, verb, undefined);
   const lost = lossOf(keeper);
   const vm = await steps.run(`${verb}:start-vm`, () =>
-    startVm(host, verb, { record, paths, place, boot, build }),
+    startVm(host, verb, { record, paths, place, boot, build, how }),
   );
   undo.defer(() => keepConsole(paths, vm));
   const held = undo.move();
@@ -193,6 +203,26 @@ interface VmParts {
   place: Place;
   boot: BootFiles;
   build: Build;
+  how: How;
+}
+
+type How = { kind: 'boot' } | ({ kind: 'restore'; kit: VmmKit; memory: Image } & Choice);
+
+function grows({ diskMb }: SandboxRecord, { disk }: Build): boolean {
+  return disk.header.size < diskMb * MIB;
+}
+
+/** Booted without memory, else restored. */
+async function howOf(host: Host, verb: string, { memory, manifest }: Build): Promise<How> {
+  if (memory === null || manifest.machine === null) return { kind: 'boot' };
+  const kit = await host.kitOf(manifest.machine.vmm);
+  const clone = verb !== 'resume';
+  return { kind: 'restore', kit, memory, ...chooseBackend(host.config.backend, { clone, memory, kit }) };
+}
+
+function aheadOf({ vmm, waiting }: Place): 'helpers' | 'vmm' | undefined {
+  if (waiting !== undefined) return 'vmm';
+  return vmm === undefined ? undefined : 'helpers';
 }
 
 /** In the place that was made ahead, or in one that is made now, with an empty folder for the disk. */
@@ -244,13 +274,13 @@ async function worksetOf(host: Host, verb: string, build: Build, memory: Image):
 async function startVm(
   host: Host,
   verb: string,
-  { record, paths, place, boot, build }: VmParts,
+  { record, paths, place, boot, build, how }: VmParts,
 ): Promise<Vm> {
   const sizeBytes = record.diskMb * MIB;
   const { slot, keeper } = place;
   const base = {
     keeper,
-    jailed: place.jail !== undefined,
+    ahead: aheadOf(place),
     uids: slot.uids,
     netns: slot.netnsPath,
     tapName: slot.tap,
@@ -266,22 +296,19 @@ async function startVm(
       sizeBytes,
       top: paths.top('0'),
       base: chainOf(build.disk),
-      grow: build.disk.header.size < sizeBytes,
+      grow: grows(record, build),
     },
   };
-  const { machine } = build.manifest;
-  if (build.memory === null || machine === null) return host.vmm.boot({ kind: 'boot', ...base });
-  const kit = await host.kitOf(machine.vmm);
-  const clone = verb !== 'resume';
-  const { backend, why } = chooseBackend(host.config.backend, { clone, memory: build.memory, kit });
+  if (how.kind === 'boot') return host.vmm.boot({ kind: 'boot', ...base });
+  const { kit, memory, backend, why } = how;
   host.log.info({ sandbox: record.id, backend, why }, 'memory is restored');
   restores.inc({ backend });
   return kit.restore({
     kind: 'restore',
     ...base,
-    memory: chainOf(build.memory),
+    memory: chainOf(memory),
     backend,
-    workset: await worksetOf(host, verb, build, build.memory),
+    workset: await worksetOf(host, verb, build, memory),
     vmstate: build.files.vmstate,
   });
 }
