@@ -45,8 +45,6 @@ describe(`kill -9 at a step (seed ${seed})`, () => {
       env: {
         ...FAULTS,
         THAW_SLOT_POOL: String(SLOTS),
-        // Every start makes its own: places.test.ts is about starts that don't.
-        THAW_PLACES: '0',
         THAW_RECONCILE_MS: '300',
         THAW_BUILD_GRACE_SEC: '1',
       },

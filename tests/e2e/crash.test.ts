@@ -37,8 +37,7 @@ describe('after kill -9', () => {
   let idle: Traces;
   before(async () => {
     thaw = await startThaw({
-      // No VMM but those of sandboxes.
-      env: { ...FAULTS, THAW_SLOT_POOL: String(SLOTS), THAW_RECONCILE_MS: '300', THAW_PLACES: '0' },
+      env: { ...FAULTS, THAW_SLOT_POOL: String(SLOTS), THAW_RECONCILE_MS: '300' },
     });
     idle = await fullTraces(thaw, SLOTS);
   });

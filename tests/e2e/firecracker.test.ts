@@ -36,8 +36,6 @@ describe('sandboxes under Firecracker', { skip: needsFake }, () => {
     THAW_VMM: 'firecracker',
     THAW_FIRECRACKER_BIN: FIRECRACKER,
     THAW_SLOT_POOL: String(SLOTS),
-    // Faults are put into a sandbox's own folder before it starts.
-    THAW_PLACES: '0',
     THAW_BUILD_GRACE_SEC: '1',
   };
   let thaw: TestThaw;

@@ -24,7 +24,7 @@ describe('limits', () => {
   ) => { folder: string; version: 1 | 2; controllers: (typeof CONTROLLERS)[number][] }[];
 
   before(async () => {
-    thaw = await startThaw();
+    thaw = await startThaw({ env: { THAW_PLACES: '2' } });
     const instance = await instanceOf(thaw.data);
     const { trees } = await readLayout(KERNEL);
     // What this machine lets nobody limit is not expected of Thaw either.

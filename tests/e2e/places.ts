@@ -2,23 +2,50 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { SANDBOX_STATUSES } from '@thaw/api';
+import { isDeepStrictEqual } from 'node:util';
+import type { Sandbox } from '@thaw/api';
+import { assertNothingStray } from './builds.ts';
 import { Figures } from './figures.ts';
 import { eventually, type TestThaw } from './harness.ts';
-import type { Traces } from './traces.ts';
+import { allProcesses, type Traces } from './traces.ts';
 
-const HERE = SANDBOX_STATUSES.filter((status) => status !== 'stopped');
+export const VMM = 'qemu-system-x86_64';
 
-/** Returns when all places wait that should, half of them with a VMM if there is a sandbox that it may be for. */
+/** Every VMM, those that wait included. */
+export async function vmms(): Promise<number[]> {
+  return (await allProcesses()).filter(({ program }) => program === VMM).map(({ pid }) => pid);
+}
+
+/** Which VMMs wait differs by what there was before. */
+export function withoutVmms({ processes, sockets, ...traces }: Traces): Traces {
+  const { [VMM]: _, ...others } = processes;
+  return { ...traces, processes: others, sockets: sockets.filter((name) => !name.endsWith('/qmp.sock')) };
+}
+
+/** Asserts that there is no more than there was, VMMs that wait apart. */
+export async function assertSame(thaw: TestThaw, before: Traces, message: string): Promise<void> {
+  await placesReady(thaw);
+  const same = (now: Traces) => isDeepStrictEqual(withoutVmms(now), before);
+  assert.deepEqual(withoutVmms(await thaw.settledTraces(same)), before, message);
+  assert.ok((await vmms()).length <= thaw.places, message);
+  await eventually(() => assertNothingStray(thaw, message));
+}
+
+/** Whether the last start of the sandbox found a place, or made its own. */
+export function tookPlace({ id, timings_ms }: Sandbox): boolean {
+  const has = (name: string) => Object.keys(timings_ms ?? {}).some((label) => label.endsWith(name));
+  const took = has(':limit-cgroup');
+  assert.notEqual(took, has(':start-keeper'), id);
+  return took;
+}
+
+/** Returns when all places wait that should, with the VMMs that should. */
 export async function placesReady(thaw: TestThaw): Promise<void> {
   await eventually(async () => {
-    const [sandbox] = await Array.fromAsync(thaw.sdk.sandboxes.list({ status: HERE }));
     const { body } = await thaw.api<string>('GET', '/metrics');
     const figures = new Figures(body);
     const count = (state: string) => figures.sum('thaw_places', { state });
-    const waiting = sandbox === undefined ? 0 : Math.ceil(thaw.places / 2);
-    const found = [count('ready'), count('waiting'), count('making')];
-    assert.deepEqual(found, [thaw.places, waiting, 0], thaw.log());
+    assert.deepEqual([count('ready'), count('making')], [thaw.places, 0], thaw.log());
   });
 }
 

@@ -27,7 +27,6 @@ describe('a VM that waits to become a sandbox', () => {
     ...FAULTS,
     THAW_SPARES: `minimal/1x${MEMORY_MB}=${SPARES}`,
     THAW_SLOT_POOL: '1',
-    THAW_PLACES: '0',
     THAW_BUILD_GRACE_SEC: '1',
     THAW_RECONCILE_MS: '300',
     THAW_MEMORY_MB: String(4 * MEMORY_MB),

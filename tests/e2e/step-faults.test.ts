@@ -59,8 +59,6 @@ describe('a step that fails once', () => {
       env: {
         ...FAULTS,
         THAW_SLOT_POOL: String(SLOTS),
-        // Every start makes its own: places.test.ts is about starts that don't.
-        THAW_PLACES: '0',
         THAW_RECONCILE_MS: '300',
         THAW_BUILD_GRACE_SEC: String(GRACE_SEC),
       },

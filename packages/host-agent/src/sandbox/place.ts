@@ -6,21 +6,24 @@
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
+import type { BuildId } from '@thaw/snapshot';
 import type { Host } from '../host.ts';
 import type { Keeper } from '../keeper/keeper.ts';
 import { type Egress, isOpen } from '../network/egress.ts';
 import type { Slot } from '../network/pool.ts';
 import { type Limits, limitsOf } from '../os/cgroup/limits.ts';
 import type { Steps } from '../os/step.ts';
-import type { VmmKind } from '../vmm/vmm.ts';
+import type { Chain, VmmKind } from '../vmm/vmm.ts';
 import { endKeeper } from './machine.ts';
 import { runFolder } from './paths.ts';
 import type { SandboxRecord } from './record.ts';
 
-/** Of a VM. */
-export interface Size {
+/** What a VMM waits for that was started ahead. */
+export interface Wait {
   vcpus: number;
   memoryMb: number;
+  /** Whose memory is mapped; else it comes through the pager. */
+  build?: BuildId;
 }
 
 /** Of making one ahead: whoever needs a slot may have its. */
@@ -44,7 +47,7 @@ export class Place implements AsyncDisposable {
   readonly keeper: Keeper;
   readonly vmm: VmmKind | undefined;
   readonly #rest: AsyncDisposableStack;
-  #waiting: Size | undefined;
+  #waiting: Wait | undefined;
   #isLost = false;
 
   constructor({ name, slot, keeper, vmm, rest }: Parts) {
@@ -62,12 +65,12 @@ export class Place implements AsyncDisposable {
   }
 
   /** Of the VMM that waits in it. */
-  get waiting(): Size | undefined {
+  get waiting(): Wait | undefined {
     return this.#waiting;
   }
 
-  /** Has a VMM of that size wait, or none, instead of what there is. When it throws, the place is of no use. */
-  async expect(host: Host, steps: Steps, verb: string, size: Size | undefined): Promise<void> {
+  /** Has a VMM wait for that, or none, instead of what there is. When it throws, the place is of no use. */
+  async expect(host: Host, steps: Steps, verb: string, next?: { wait: Wait; memory?: Chain }): Promise<void> {
     const { keeper, slot } = this;
     if (this.#waiting !== undefined) {
       this.#waiting = undefined;
@@ -78,11 +81,13 @@ export class Place implements AsyncDisposable {
       });
     }
     const { vmm, config } = host;
-    if (size === undefined || vmm.startAhead === undefined || this.vmm !== vmm.info.vmm) return;
+    if (next === undefined || vmm.startAhead === undefined || this.vmm !== vmm.info.vmm) return;
     const { uids, netnsPath: netns, tap: tapName } = slot;
-    const spec = { uids, netns, tapName, ...size, tracker: config.tracker };
+    const { vcpus, memoryMb } = next.wait;
+    const { memory } = next;
+    const spec = { uids, netns, tapName, vcpus, memoryMb, memory, tracker: config.tracker };
     await steps.run(`${verb}:start-ahead`, () => vmm.startAhead!(keeper, spec));
-    this.#waiting = size;
+    this.#waiting = next.wait;
   }
 
   get isLost(): boolean {

@@ -6,13 +6,14 @@
  *
  * They end with the host agent.
  */
+import { existsSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import { newSandboxId } from '@thaw/api';
 import { type Host, newSteps } from '../host.ts';
 import { OPEN_EGRESS } from '../network/egress.ts';
 import { type Limits, limitsOf } from '../os/cgroup/limits.ts';
-import type { VmmKind } from '../vmm/vmm.ts';
-import { AHEAD, makePlace, type Place, type Size } from './place.ts';
+import type { Chain, VmmKind } from '../vmm/vmm.ts';
+import { AHEAD, makePlace, type Place, type Wait } from './place.ts';
 
 /** Whoever has just been given one starts and works first. */
 const REFILL_MS = 1000;
@@ -23,10 +24,21 @@ const RETRY_MS = 60_000;
 /** Until a VM starts: enough for a VMM that has no memory yet, and no share of busy processors. */
 const WAITING: Limits = { ...limitsOf({ vcpus: 1, memoryMb: 0 }), shares: 0 };
 
+/** Of the latest creates. */
+const CLONES_MAX = 16;
+
+/** `memory`: of the build that is mapped. */
+interface Awaited {
+  wait: Wait;
+  memory?: Chain;
+}
+
 export class Places implements AsyncDisposable {
   readonly #host: () => Host;
   readonly #size: number;
   readonly #ready: Place[] = [];
+  /** What creates started from, the latest last. */
+  readonly #clones: Awaited[] = [];
   /** The name of the one that is being made. */
   #making: string | undefined;
   #filling: Promise<void> | undefined;
@@ -38,10 +50,11 @@ export class Places implements AsyncDisposable {
     this.#size = size;
   }
 
-  /** `waiting`: of those that are ready, how many have a VMM. */
+  /** `waiting`: of those that are ready, how many have a VMM; `making`: whether they are not yet as they should be. */
   counts(): { ready: number; waiting: number; making: number } {
     const waiting = this.#ready.filter(({ waiting }) => waiting !== undefined).length;
-    return { ready: this.#ready.length, waiting, making: this.#making === undefined ? 0 : 1 };
+    const making = this.#making !== undefined || (this.#size > 0 && this.#next(this.#host()) !== undefined);
+    return { ready: this.#ready.length, waiting, making: making ? 1 : 0 };
   }
 
   get names(): string[] {
@@ -49,19 +62,27 @@ export class Places implements AsyncDisposable {
   }
 
   /**
-   * One in which a VM of that VMM can start, if there is one, with what waits for its `size` if it is one that can be
-   * waited for; it is the caller's from now on.
+   * One in which a VM of that VMM can start, if there is one, with the VMM that waits for this if there is one that does; it is
+   * the caller's from now on.
    */
-  take(vmm: VmmKind, size?: Size): Place | undefined {
+  take(vmm: VmmKind, wait?: Wait): Place | undefined {
     const fits = this.#ready.filter((place) => !place.isLost && [undefined, vmm].includes(place.vmm));
     const place =
-      fits.find(({ waiting }) => isDeepStrictEqual(waiting, size)) ??
+      fits.find(({ waiting }) => isDeepStrictEqual(waiting, wait)) ??
       fits.find(({ waiting }) => waiting === undefined) ??
       fits[0];
     if (place === undefined) return undefined;
     this.#ready.splice(this.#ready.indexOf(place), 1);
     this.refill();
     return place;
+  }
+
+  /** Others may start from that build too, whose memory is mapped. */
+  remember(wait: Wait, memory: Chain): void {
+    const known = this.#clones.findIndex((clone) => isDeepStrictEqual(clone.wait, wait));
+    if (known >= 0) this.#clones.splice(known, 1);
+    this.#clones.push({ wait, memory });
+    if (this.#clones.length > CLONES_MAX) this.#clones.shift();
   }
 
   /** Gives back all that are ready. False if there was none. */
@@ -109,19 +130,34 @@ export class Places implements AsyncDisposable {
     return undefined;
   }
 
-  /** Half of them have a VMM: clones whose memory is mapped have no use for one. */
   #next(host: Host): (() => Promise<void>) | undefined {
     const lost = this.#ready.find(({ isLost }) => isLost);
     if (lost !== undefined) return () => this.#discard(lost);
-    const size = commonest(host);
-    const has = this.#ready.filter(({ waiting }) => waiting !== undefined);
-    const right = has.filter(({ waiting }) => isDeepStrictEqual(waiting, size));
-    const missing = size !== undefined && right.length < Math.ceil(this.#size / 2);
-    const wrong = has.find((place) => !right.includes(place));
-    if (wrong !== undefined) return () => this.#make(host, wrong, missing ? size : undefined);
-    if (this.#ready.length < this.#size) return () => this.#make(host, undefined, missing ? size : undefined);
+    const missing = this.#wanted(host);
+    const wrong: Place[] = [];
+    for (const place of this.#ready) {
+      if (place.waiting === undefined) continue;
+      const at = missing.findIndex(({ wait }) => isDeepStrictEqual(wait, place.waiting));
+      if (at < 0) wrong.push(place);
+      else missing.splice(at, 1);
+    }
+    const [first] = missing;
+    if (wrong.length > 0) return () => this.#make(host, wrong[0], first);
+    if (this.#ready.length < this.#size) return () => this.#make(host, undefined, first);
     const without = this.#ready.find(({ waiting }) => waiting === undefined);
-    return missing && without !== undefined ? () => this.#make(host, without, size) : undefined;
+    return first !== undefined && without !== undefined ? () => this.#make(host, without, first) : undefined;
+  }
+
+  /** What VMMs are to wait for: in half of the places for a resume, in the others for what was last created. */
+  #wanted(host: Host): Awaited[] {
+    if (host.vmm.startAhead === undefined) return [];
+    const size = commonest(host);
+    // A build that is no more has no clones.
+    const clone = this.#clones.findLast(({ memory }) => memory !== undefined && existsSync(memory.header));
+    const resumes = Math.ceil(this.#size / 2);
+    const fill = (count: number, awaited: Awaited | undefined) =>
+      awaited === undefined ? [] : Array.from({ length: count }, () => awaited);
+    return [...fill(resumes, size && { wait: size }), ...fill(this.#size - resumes, clone)];
   }
 
   async #discard(place: Place): Promise<void> {
@@ -130,7 +166,7 @@ export class Places implements AsyncDisposable {
   }
 
   /** Goes on with `old`, or makes another. */
-  async #make(host: Host, old: Place | undefined, size: Size | undefined): Promise<void> {
+  async #make(host: Host, old: Place | undefined, next: Awaited | undefined): Promise<void> {
     const name = old?.name ?? newSandboxId();
     this.#making = name;
     try {
@@ -140,7 +176,7 @@ export class Places implements AsyncDisposable {
       const steps = newSteps(host);
       const wish = { name, limits: WAITING, egress: OPEN_EGRESS, prepared: true };
       const place = old ?? undo.use(await makePlace(host, steps, AHEAD, wish));
-      await place.expect(host, steps, AHEAD, size);
+      await place.expect(host, steps, AHEAD, next);
       undo.move();
       this.#ready.push(place);
       if (old === undefined) this.#watch(place);
@@ -163,9 +199,8 @@ function isStarting(host: Host): boolean {
 }
 
 /** The size that most sandboxes have, paused ones or such as will be; of several the smallest. */
-function commonest(host: Host): Size | undefined {
-  if (host.vmm.startAhead === undefined) return undefined;
-  const counts = new Map<string, { size: Size; count: number }>();
+function commonest(host: Host): Wait | undefined {
+  const counts = new Map<string, { size: Wait; count: number }>();
   for (const { record } of host.registry.all()) {
     const size = { vcpus: record.vcpus, memoryMb: record.memoryMb };
     const key = JSON.stringify(size);

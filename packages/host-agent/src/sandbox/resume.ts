@@ -9,12 +9,13 @@ import { type Host, newSteps } from '../host.ts';
 import type { Egress } from '../network/egress.ts';
 import type { Steps } from '../os/step.ts';
 import { kitFor } from './compatible.ts';
+import { takePlace } from './how.ts';
 import type { Machine } from './machine.ts';
 import { SandboxPaths } from './paths.ts';
 import { writeRecord } from './record.ts';
 import { checkRoom } from './room.ts';
 import type { Sandbox } from './sandbox.ts';
-import { sizeOf, startMachine, vmmOf } from './start.ts';
+import { startMachine } from './start.ts';
 import { watch } from './watch.ts';
 
 export interface ResumeWish {
@@ -65,7 +66,7 @@ async function restore(
   if (!cold) await kitFor(host, machineOf(build));
   if (build.memory !== null) sandbox.build = await measureBuild(build);
   await using unused = new AsyncDisposableStack();
-  const place = unused.use(host.places.take(vmmOf(host, from), cold ? undefined : sizeOf(sandbox.record)));
+  const place = unused.use(await takePlace(host, 'resume', { record: sandbox.record, build: from }));
   const paths = new SandboxPaths(host.config, sandbox.id, place?.name);
   // Until the VM runs, the record keeps what a start that fails or is cut off goes back to.
   const { vm: _vm, ...known } = sandbox.record;

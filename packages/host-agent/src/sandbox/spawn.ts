@@ -5,18 +5,17 @@
 import { randomBytes } from 'node:crypto';
 import type { CreateSandboxRequest } from '@thaw/api/rpc';
 import type { BuildId } from '@thaw/snapshot';
-import type { Build } from '../build/build.ts';
 import { commitHead, removeHead } from '../build/head.ts';
 import { measureBuild } from '../build/measure.ts';
 import { releaseBuild } from '../build/release.ts';
 import { type Host, newSteps } from '../host.ts';
 import { checkedEgress, OPEN_EGRESS } from '../network/egress.ts';
-import type { Place } from './place.ts';
+import { takePlace } from './how.ts';
 import { removeSandboxFiles, type SandboxRecord, writeRecord } from './record.ts';
 import { checkRoom } from './room.ts';
 import { nowSeconds, Sandbox } from './sandbox.ts';
 import type { Spare } from './spare.ts';
-import { type StartFrom, sizeOf, startMachine, vmmOf } from './start.ts';
+import { type StartFrom, startMachine } from './start.ts';
 import { watch } from './watch.ts';
 
 /** What a sandbox starts from. */
@@ -25,6 +24,8 @@ export interface Origin extends StartFrom {
   spare?: Spare;
   /** What the sandbox's head names until its first seal, if not `build`. */
   head?: BuildId;
+  /** Others are likely to start from `build`, too. */
+  again?: boolean;
 }
 
 /** The host knows the sandbox from now on; what it starts from may still have to be made. */
@@ -46,7 +47,9 @@ export async function spawn(
     await using unused = new AsyncDisposableStack();
     unused.use(spare);
     await checkRoom(host, wanted.memoryMb);
-    const place = unused.use(spare === undefined ? placeFor(host, from.build, wanted) : undefined);
+    const place =
+      spare === undefined ? await takePlace(host, 'create', { record: wanted, ...from }) : undefined;
+    unused.use(place);
     const vm = spare?.id ?? place?.name;
     const record = vm === undefined ? wanted : { ...wanted, vm };
     sandbox.record = record;
@@ -69,12 +72,6 @@ export async function spawn(
     undo.move();
     return sandbox;
   });
-}
-
-/** A clone's memory is mapped unless the host says otherwise; no VMM waits for that. */
-function placeFor(host: Host, build: Build, record: SandboxRecord): Place | undefined {
-  const isServed = host.config.backend === 'uffd' && build.memory !== null;
-  return host.places.take(vmmOf(host, build), isServed ? sizeOf(record) : undefined);
 }
 
 export interface Size {

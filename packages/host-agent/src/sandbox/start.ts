@@ -13,14 +13,14 @@ import type { Slot } from '../network/pool.ts';
 import { limitsOf } from '../os/cgroup/limits.ts';
 import { exists } from '../os/exists.ts';
 import type { Steps } from '../os/step.ts';
-import { type Choice, chooseBackend } from '../vmm/backend.ts';
 import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
-import type { Vm, VmmKind, VmmKit, Workset } from '../vmm/vmm.ts';
+import type { Vm, Workset } from '../vmm/vmm.ts';
 import type { BootOrigin } from './boot.ts';
 import { keepConsole } from './console.ts';
+import { grows, type How, howOf, waitOf } from './how.ts';
 import { chainOf, Machine } from './machine.ts';
 import { SandboxPaths } from './paths.ts';
-import { makePlace, type Place, type Size } from './place.ts';
+import { makePlace, type Place } from './place.ts';
 import { type SandboxRecord, vmOf } from './record.ts';
 
 /** An emulated guest needs seconds to boot; one that takes longer than this hangs. */
@@ -46,16 +46,6 @@ export interface Nameless extends AsyncDisposable {
   readonly lost: AbortSignal;
   /** Somebody else ends it from now on. */
   handOver(): void;
-}
-
-/** What a VMM that waits must be of to become the sandbox's. */
-export function sizeOf({ vcpus, memoryMb }: SandboxRecord): Size {
-  return { vcpus, memoryMb };
-}
-
-/** What a VM on `build` runs under. */
-export function vmmOf(host: Host, { manifest }: Build): VmmKind {
-  return (manifest.machine?.vmm as VmmKind | undefined) ?? host.vmm.info.vmm;
 }
 
 /**
@@ -105,9 +95,7 @@ export async function startNameless(
   undo.use(place);
   const { slot, keeper } = place;
   const how = await howOf(host, verb, build);
-  const isServed = how.kind === 'restore' && how.backend === 'uffd' && !grows(record, build);
-  const size = isServed ? sizeOf(record) : undefined;
-  if (!isDeepStrictEqual(place.waiting, size)) await place.expect(host, steps, verb, undefined);
+  if (!isDeepStrictEqual(place.waiting, waitOf(how, record, build))) await place.expect(host, steps, verb);
   const lost = lossOf(keeper);
   const vm = await steps.run(`${verb}:start-vm`, () =>
     startVm(host, verb, { record, paths, place, boot, build, how }),
@@ -204,20 +192,6 @@ interface VmParts {
   boot: BootFiles;
   build: Build;
   how: How;
-}
-
-type How = { kind: 'boot' } | ({ kind: 'restore'; kit: VmmKit; memory: Image } & Choice);
-
-function grows({ diskMb }: SandboxRecord, { disk }: Build): boolean {
-  return disk.header.size < diskMb * MIB;
-}
-
-/** Booted without memory, else restored. */
-async function howOf(host: Host, verb: string, { memory, manifest }: Build): Promise<How> {
-  if (memory === null || manifest.machine === null) return { kind: 'boot' };
-  const kit = await host.kitOf(manifest.machine.vmm);
-  const clone = verb !== 'resume';
-  return { kind: 'restore', kit, memory, ...chooseBackend(host.config.backend, { clone, memory, kit }) };
 }
 
 function aheadOf({ vmm, waiting }: Place): 'helpers' | 'vmm' | undefined {

@@ -57,7 +57,7 @@ export interface DiskSpec {
 interface VmSpec {
   /** Just started; its jail not built yet, unless something was done ahead. */
   keeper: Keeper;
-  /** `prepare` was called, or `startAhead` too, for a VM of this size. */
+  /** `prepare` was called, or `startAhead` too, for a VM of this size and memory. */
   ahead?: 'helpers' | 'vmm' | undefined;
   /** One user each, used by no other sandbox. */
   uids: { vmm: number; pager: number; blockstore: number };
@@ -112,7 +112,7 @@ export interface VmmKit {
   readonly backends: readonly Backend[];
   /** Builds the jail of a VM, before anybody knows which, and starts what serves its memory and disk. */
   prepare?(keeper: Keeper, spec: PrepareSpec): Promise<void>;
-  /** After that: starts a VMM, which comes as far as it can before it is known what it restores through the pager. */
+  /** After that: starts a VMM, which comes as far as it can before it is known what it restores. */
   startAhead?(keeper: Keeper, spec: AheadSpec): Promise<void>;
   /** A VM whose kernel has just been started. When it throws, nothing of the VM runs. */
   boot(spec: BootSpec): Promise<Vm>;
@@ -131,7 +131,10 @@ export interface VmmKit {
 export interface PrepareSpec extends Pick<VmSpec, 'uids' | 'kernel' | 'initramfs'> {}
 
 export interface AheadSpec
-  extends Pick<VmSpec, 'uids' | 'netns' | 'tapName' | 'vcpus' | 'memoryMb' | 'tracker'> {}
+  extends Pick<VmSpec, 'uids' | 'netns' | 'tapName' | 'vcpus' | 'memoryMb' | 'tracker'> {
+  /** What its memory will be mapped from; else it will come through the pager. */
+  memory?: Chain | undefined;
+}
 
 export interface AttachSpec extends Pick<VmSpec, 'uids' | 'snapshotDir'> {}
 

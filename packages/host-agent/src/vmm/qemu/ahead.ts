@@ -43,13 +43,14 @@ export async function startAhead(
   const vmstate = vmstateOf(keeper);
   await writeFile(vmstate, '', { mode: 0o600 });
   const tracker = await trackerOf(binaries, spec.tracker);
-  await spawnQemu(binaries, info, { ...spec, keeper, kind: 'restore', cmdline: [] }, { tracker, vmstate });
+  const qemu = { ...spec, keeper, kind: 'restore' as const, cmdline: [] };
+  await spawnQemu(binaries, info, qemu, { tracker, vmstate, image: spec.memory });
 }
 
 /** From where it waits. The keeper takes requests in order: the pager listens before QEMU gets its disk. */
 export function goOn(binaries: Binaries, spec: BootSpec | RestoreSpec): Parts {
   const { keeper } = spec;
-  if (spec.kind !== 'restore' || spec.backend !== 'uffd' || spec.disk.grow)
+  if (spec.kind !== 'restore' || spec.disk.grow)
     throw new ThawError('internal', 'the VM did not start', { cause: 'another one was started ahead' });
   const { vmstate } = spec;
   const gone = keeper.gone('vmm');

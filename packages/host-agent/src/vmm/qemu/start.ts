@@ -60,8 +60,8 @@ export async function start(binaries: Binaries, info: VmmInfo, spec: BootSpec | 
       qmp,
     ]);
     const vm = new QemuVm({ keeper, qmp: await qmp, memory, disk, info, pid, gone, uid: spec.uids.vmm });
-    await vm.prepare();
-    if (spec.kind === 'restore') await vm.load();
+    // In this order, without waiting in between.
+    await Promise.all([vm.prepare(), spec.kind === 'restore' && vm.load()]);
     await vm.goOn();
     undo.move();
     return vm;
