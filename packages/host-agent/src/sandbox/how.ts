@@ -1,6 +1,7 @@
 /** How a VM comes from a build, and in which place. */
 import type { Build, Image } from '../build/build.ts';
 import type { Host } from '../host.ts';
+import type { Steps } from '../os/step.ts';
 import { type Choice, chooseBackend } from '../vmm/backend.ts';
 import type { VmmKit } from '../vmm/vmm.ts';
 import { chainOf } from './machine.ts';
@@ -18,9 +19,10 @@ export function waitOf(how: How, record: SandboxRecord, build: Build): Wait | un
   return { vcpus, memoryMb, ...(how.backend === 'mapped' && { build: build.id }) };
 }
 
-/** One that was made ahead, if there is one. `again`: others are likely to start from this build. */
+/** One that was made ahead, if there is one, about to fit `record`. `again`: others are likely to start from this build. */
 export async function takePlace(
   host: Host,
+  steps: Steps,
   verb: string,
   { record, build, again = false }: { record: SandboxRecord; build: Build; again?: boolean | undefined },
 ): Promise<Place | undefined> {
@@ -28,7 +30,10 @@ export async function takePlace(
   const wait = waitOf(how, record, build);
   if (again && wait?.build !== undefined && build.memory !== null)
     host.places.remember(wait, chainOf(build.memory));
-  return host.places.take(how.kind === 'boot' ? host.vmm.info.vmm : how.kit.info.vmm, wait);
+  const place = host.places.take(how.kind === 'boot' ? host.vmm.info.vmm : how.kit.info.vmm, wait);
+  // Who starts in it waits for that.
+  place?.fit(host, steps, verb, record).catch(() => {});
+  return place;
 }
 
 /** Its disk is larger than the build's. */

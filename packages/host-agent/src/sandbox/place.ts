@@ -48,6 +48,7 @@ export class Place implements AsyncDisposable {
   readonly vmm: VmmKind | undefined;
   readonly #rest: AsyncDisposableStack;
   #waiting: Wait | undefined;
+  #fitted: Promise<void> | undefined;
   #isLost = false;
 
   constructor({ name, slot, keeper, vmm, rest }: Parts) {
@@ -94,8 +95,13 @@ export class Place implements AsyncDisposable {
     return this.#isLost;
   }
 
-  /** It was made for nobody: from now on it is as the sandbox's may be. */
-  async fit(host: Host, steps: Steps, verb: string, record: SandboxRecord): Promise<void> {
+  /** It was made for nobody: from now on it is as the sandbox's may be. A second call joins the first. */
+  fit(host: Host, steps: Steps, verb: string, record: SandboxRecord): Promise<void> {
+    this.#fitted ??= this.#fit(host, steps, verb, record);
+    return this.#fitted;
+  }
+
+  async #fit(host: Host, steps: Steps, verb: string, record: SandboxRecord): Promise<void> {
     const { name, slot } = this;
     const fitting = [
       steps.run(`${verb}:limit-cgroup`, () => host.cgroups.limit(name, limitsOf(record))),

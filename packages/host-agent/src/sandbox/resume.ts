@@ -64,10 +64,8 @@ async function restore(
   const { build } = acquired;
   const from = cold ? diskOf(build) : build;
   if (!cold) await kitFor(host, machineOf(build));
-  if (build.memory !== null) sandbox.build = await measureBuild(build);
-  await using unused = new AsyncDisposableStack();
-  const place = unused.use(await takePlace(host, 'resume', { record: sandbox.record, build: from }));
-  const paths = new SandboxPaths(host.config, sandbox.id, place?.name);
+  // It only tells: the start does not wait for it.
+  const measured = build.memory === null ? undefined : measureBuild(build).catch(() => undefined);
   // Until the VM runs, the record keeps what a start that fails or is cut off goes back to.
   const { vm: _vm, ...known } = sandbox.record;
   const next = {
@@ -76,6 +74,9 @@ async function restore(
     counter: Math.max(Date.now(), sandbox.record.counter + 1),
     started: true,
   };
+  await using unused = new AsyncDisposableStack();
+  const place = unused.use(await takePlace(host, steps, 'resume', { record: next, build: from }));
+  const paths = new SandboxPaths(host.config, sandbox.id, place?.name);
   try {
     await mkdir(paths.run, { recursive: true, mode: 0o700 });
     const placed = { ...next, ...(place && { vm: place.name }) };
@@ -89,6 +90,7 @@ async function restore(
       place,
     });
     sandbox.record = record;
+    sandbox.build = (await measured) ?? sandbox.build;
     return machine;
   } catch (error) {
     sandbox.record = { ...next, started: false, errorReason: reason };

@@ -48,7 +48,7 @@ export async function spawn(
     unused.use(spare);
     await checkRoom(host, wanted.memoryMb);
     const place =
-      spare === undefined ? await takePlace(host, 'create', { record: wanted, ...from }) : undefined;
+      spare === undefined ? await takePlace(host, steps, 'create', { record: wanted, ...from }) : undefined;
     unused.use(place);
     const vm = spare?.id ?? place?.name;
     const record = vm === undefined ? wanted : { ...wanted, vm };
