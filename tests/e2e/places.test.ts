@@ -160,13 +160,14 @@ describe('a place that was made ahead', () => {
     await placesReady(thaw);
     // What was created last, but no sandbox.
     assert.ok((await vmms()).length <= 1);
-    const { id } = await create();
+    const { id, backend } = await create();
+    assert.equal(backend, 'mapped');
     await thaw.sh(id, 'echo kept | tee /root/kept > /dev/shm/kept; sync');
     await thaw.sdk.sandboxes.pause(id);
     for (let round = 0; round < 3; round++) {
       await placesReady(thaw);
       const waiting = await vmms();
-      assert.equal(waiting.length, 2);
+      assert.equal(waiting.length, 2, thaw.log());
       for (const pid of waiting) {
         const rollup = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8');
         assert.ok(Number(/^Rss: +(\d+) kB/m.exec(rollup)?.[1]) < 64 * 1024, rollup);

@@ -87,8 +87,9 @@ export class Place implements AsyncDisposable {
     const { vcpus, memoryMb } = next.wait;
     const { memory } = next;
     const spec = { uids, netns, tapName, vcpus, memoryMb, memory, tracker: config.tracker };
-    await steps.run(`${verb}:start-ahead`, () => vmm.startAhead!(keeper, spec));
+    // Before it runs: one that ends at once is missed by nobody.
     this.#waiting = next.wait;
+    await steps.run(`${verb}:start-ahead`, () => vmm.startAhead!(keeper, spec));
   }
 
   get isLost(): boolean {
