@@ -4,16 +4,20 @@
  *   jail ─► block store ──────────────┬─► monitor ─► (device state) ─► go
  *      └──► pager ─► QEMU ─► handshake┘
  *
+ * Ahead of that, as far as it goes: the jail, both processes, and QEMU, which comes to where it opens its disk and waits there until
+ * the block store serves it (`ahead.ts`).
+ *
  * QEMU starts stopped. It goes only after the pager holds its memory: the loader ignores a preload library that
  * it cannot open, and such a VM would lose its memory at the first snapshot.
  */
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
-import type { Keeper } from '../../keeper/keeper.ts';
+import type { Exit, Keeper } from '../../keeper/keeper.ts';
 import { BlockStore, startDisk } from '../disk.ts';
 import { Pager, startPager } from '../memory.ts';
 import { endRoles, type Programs } from '../roles.ts';
-import type { BootSpec, Chain, RestoreSpec, Vm, VmmInfo } from '../vmm.ts';
+import type { AheadSpec, BootSpec, Chain, PrepareSpec, RestoreSpec, Tracker, Vm, VmmInfo } from '../vmm.ts';
+import { goOn } from './ahead.ts';
 import { argv, FD, JAIL } from './argv.ts';
 import { Qmp } from './qmp.ts';
 import { QemuVm } from './vm.ts';
@@ -23,16 +27,52 @@ export interface Binaries extends Programs {
   qemu: string;
 }
 
-const HANDSHAKE_TIMEOUT_MS = 2000;
+export const HANDSHAKE_TIMEOUT_MS = 2000;
 const GREETING_TIMEOUT_MS = 5000;
 const NOFILE_MAX = 512;
 const LOG_BYTES = 256 * 1024;
 
+/** What a VM is made of, while it starts. */
+export interface Parts {
+  store: Promise<BlockStore>;
+  memory: Promise<Pager>;
+  handshake: Promise<void>;
+  gone: Promise<Exit>;
+  pid: Promise<number>;
+}
+
 export async function start(binaries: Binaries, info: VmmInfo, spec: BootSpec | RestoreSpec): Promise<Vm> {
   const { keeper } = spec;
   await using undo = new AsyncDisposableStack();
-  await buildJail(binaries, info, spec);
+  if (spec.ahead === undefined) await buildJail(binaries, info, keeper, spec, spec.kind === 'boot');
   undo.defer(() => endRoles(keeper));
+  const parts = spec.ahead === 'vmm' ? goOn(binaries, spec) : await startAll(binaries, info, spec);
+  for (const part of Object.values(parts)) part.catch(() => {});
+  const qmp = Qmp.open(monitorSocket(keeper), GREETING_TIMEOUT_MS);
+  undo.defer(async () => (await qmp.catch(() => undefined))?.close());
+  try {
+    const { gone } = parts;
+    const [disk, memory, pid] = await Promise.all([
+      parts.store,
+      parts.memory,
+      parts.pid,
+      parts.handshake,
+      qmp,
+    ]);
+    const vm = new QemuVm({ keeper, qmp: await qmp, memory, disk, info, pid, gone, uid: spec.uids.vmm });
+    // In this order, without waiting in between.
+    await Promise.all([vm.prepare(), spec.kind === 'restore' && vm.load()]);
+    await vm.goOn();
+    undo.move();
+    return vm;
+  } catch (error) {
+    const words = await keeper.logs('vmm').catch(() => '');
+    throw new ThawError('internal', 'the VM did not start', { cause: [error, words] });
+  }
+}
+
+async function startAll(binaries: Binaries, info: VmmInfo, spec: BootSpec | RestoreSpec): Promise<Parts> {
+  const { keeper } = spec;
   const store = startDisk(binaries, spec);
   store.catch(() => {});
   const memory = await startPager(binaries, spec);
@@ -41,30 +81,12 @@ export async function start(binaries: Binaries, info: VmmInfo, spec: BootSpec | 
   // Growing needs the file before QEMU opens it with its final size in mind.
   if (spec.disk.grow) await store;
   const gone = keeper.gone('vmm');
-  const vmm = await spawnQemu(binaries, info, spec, memory);
-  const qmp = Qmp.open(monitorSocket(keeper), GREETING_TIMEOUT_MS);
-  undo.defer(async () => (await qmp.catch(() => undefined))?.close());
-  try {
-    const [disk] = await Promise.all([store, handshake, qmp]);
-    const vm = new QemuVm({
-      keeper,
-      qmp: await qmp,
-      memory,
-      disk,
-      info,
-      pid: vmm.pid,
-      gone,
-      uid: spec.uids.vmm,
-    });
-    await vm.prepare();
-    if (spec.kind === 'restore') await vm.load();
-    await vm.goOn();
-    undo.move();
-    return vm;
-  } catch (error) {
-    const words = await keeper.logs('vmm').catch(() => '');
-    throw new ThawError('internal', 'the VM did not start', { cause: [error, words] });
-  }
+  const { pid } = await spawnQemu(binaries, info, spec, {
+    tracker: memory.tracker,
+    vmstate: spec.kind === 'restore' ? spec.vmstate : undefined,
+    image: spec.kind === 'restore' && spec.backend === 'mapped' ? spec.memory : undefined,
+  });
+  return { store, memory: Promise.resolve(memory), handshake, gone, pid: Promise.resolve(pid) };
 }
 
 /** Takes over a VM that an earlier host agent started. */
@@ -84,31 +106,51 @@ function monitorSocket(keeper: Keeper): string {
   return path.join(keeper.runDir, 'vmm', 'qmp.sock');
 }
 
-function buildJail(binaries: Binaries, info: VmmInfo, spec: BootSpec | RestoreSpec): Promise<void> {
-  const boot =
-    spec.kind === 'restore'
-      ? []
-      : [
-          { source: spec.kernel, target: JAIL.kernel, ro: true },
-          { source: spec.initramfs, target: JAIL.initramfs, ro: true },
-        ];
-  return spec.keeper.jail({
-    uid: spec.uids.vmm,
+/** For any VM of this machine; `boots`: also for one that is not restored. */
+export function buildJail(
+  binaries: Binaries,
+  info: VmmInfo,
+  keeper: Keeper,
+  { uids, kernel, initramfs }: PrepareSpec,
+  boots: boolean,
+): Promise<void> {
+  const boot = boots
+    ? [
+        { source: kernel, target: JAIL.kernel, ro: true },
+        { source: initramfs, target: JAIL.initramfs, ro: true },
+      ]
+    : [];
+  return keeper.jail({
+    uid: uids.vmm,
     binds: [...boot, { source: binaries.preload, target: JAIL.preload, ro: true }],
     dirs: [JAIL.memoryDir],
     devices: ['null', 'urandom', 'net/tun', ...(info.accelerator === 'kvm' ? (['kvm'] as const) : [])],
   });
 }
 
-function spawnQemu(
+interface Qemu extends AheadSpec {
+  keeper: Keeper;
+  kind: 'boot' | 'restore';
+  cmdline: string[];
+}
+
+interface Start {
+  tracker: Tracker;
+  /** What is restored; may be written until then. */
+  vmstate?: string | undefined;
+  /** What its memory is mapped from. */
+  image?: Chain | undefined;
+}
+
+export function spawnQemu(
   binaries: Binaries,
   info: VmmInfo,
-  spec: BootSpec | RestoreSpec,
-  memory: Pager,
+  spec: Qemu,
+  { tracker, vmstate, image: chain }: Start,
 ): Promise<{ pid: number }> {
   const { keeper, uids } = spec;
-  const state = spec.kind === 'restore' ? [{ as: FD.vmstate, open: spec.vmstate, flags: 'r' as const }] : [];
-  const image = spec.kind === 'restore' && spec.backend === 'mapped' ? imageOf(spec.memory) : NO_IMAGE;
+  const state = vmstate === undefined ? [] : [{ as: FD.vmstate, open: vmstate, flags: 'r' as const }];
+  const image = chain === undefined ? NO_IMAGE : imageOf(chain);
   return keeper.spawn('vmm', {
     argv: argv({
       program: binaries.qemu,
@@ -125,8 +167,8 @@ function spawnQemu(
       THAW_MEM_PATH: JAIL.memory,
       THAW_UFFD_DEV_FD: String(FD.userfaultfd),
       THAW_PAGER_SOCKET: JAIL.pagerSocket,
-      THAW_PAGER_MODE: memory.backend === 'mapped' ? 'mapped' : spec.kind,
-      THAW_TRACKER: memory.tracker,
+      THAW_PAGER_MODE: chain === undefined ? spec.kind : 'mapped',
+      THAW_TRACKER: tracker,
       ...image.env,
     },
     uid: uids.vmm,
