@@ -16,7 +16,7 @@ import { run } from '../../os/run.ts';
 import { BlockStore, startDisk } from '../disk.ts';
 import { Pager, startPager } from '../memory.ts';
 import type { AheadSpec, BootSpec, PrepareSpec, RestoreSpec, Tracker, VmmInfo } from '../vmm.ts';
-import { type Binaries, buildJail, HANDSHAKE_TIMEOUT_MS, type Parts, spawnQemu } from './start.ts';
+import { type Binaries, buildJail, HANDSHAKE_TIMEOUT_MS, type Parts, spawnQemu } from './spawn.ts';
 
 const probeSchema = z.object({ tracker: z.enum(['scan', 'compare']) });
 

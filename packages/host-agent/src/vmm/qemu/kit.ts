@@ -6,7 +6,8 @@ import type { BootSpec, RestoreSpec, Vm, VmmInfo, VmmKit } from '../vmm.ts';
 import { kvmWorks } from './accelerator.ts';
 import { prepare, startAhead } from './ahead.ts';
 import { CPU_MODEL, MACHINE } from './argv.ts';
-import { attach, type Binaries, start } from './start.ts';
+import type { Binaries } from './spawn.ts';
+import { attach, start } from './start.ts';
 
 export interface QemuOptions {
   binaries: Binaries;
