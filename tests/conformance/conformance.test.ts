@@ -4,7 +4,6 @@
  * expressions) choose a part of that.
  */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { after, before, describe, it } from 'node:test';
 import { ownHost } from '../e2e/own-host.ts';
@@ -49,8 +48,10 @@ describe('the E2B SDKs', { concurrency: !FULL }, () => {
     thaw = await Deployment.start();
   });
   after(async () => {
-    const accelerator = existsSync('/dev/kvm') ? 'KVM' : 'no KVM';
-    await report.save({ host: `${availableParallelism()} CPUs, ${accelerator}` });
+    if (thaw !== undefined && report.isKept) {
+      const { isolation } = await thaw.thaw.sdk.sandboxes.create();
+      await report.save({ host: `${availableParallelism()} CPUs, ${isolation}` });
+    }
     await thaw?.stop();
   });
 

@@ -36,6 +36,11 @@ export class Report {
     this.#file = file;
   }
 
+  /** Whether the run is to be kept. */
+  get isKept(): boolean {
+    return this.#file !== undefined;
+  }
+
   add(sdk: Sdk, mode: Mode, { case: name, outcome, error }: Outcome): void {
     const key = keyOf(sdk, mode);
     this.#kept[key] ??= {};
@@ -47,7 +52,7 @@ export class Report {
     this.#kept[AT_ONCE] = { clients: `${clients}`, passed: `${passed}`, failed: `${failed}` };
   }
 
-  /** Writes all three, if the run is to be kept. */
+  /** Writes all three. */
   async save(facts: Record<string, string>): Promise<void> {
     if (this.#file === undefined || this.#json === undefined) return;
     await mkdir(path.dirname(this.#json), { recursive: true });

@@ -81,6 +81,11 @@ export const errors: Cases = {
       create({ iam: { tokens: { aws: { audience: 'x', tokenType: 'JWT-SVID' } } } }),
       'SandboxError',
     );
+    await fails(create({ mcp: {} }), 'SandboxError');
+    const egressProxy = { address: 'proxy.example.com:1080' };
+    await fails(create({ network: { egressProxy } }), 'SandboxError');
+    const rules = { 'example.com': [{ transform: { headers: { 'X-Own': 'value' } } }] };
+    await fails(create({ network: { rules } }), 'SandboxError');
     await fails(sdk.Volume.create('volume'), 'VolumeError');
     await fails(sdk.Secret.create('secret', 'value'), 'SecretError');
     await fails(sdk.Template.build(sdk.Template().fromBaseImage(), 'name', {}), 'BuildError');

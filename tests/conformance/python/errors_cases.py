@@ -85,6 +85,11 @@ async def unsupported(stage):
     await fails(lambda: stage.create(volume_mounts={"/data": "volume"}), "SandboxException")
     iam = {"tokens": {"aws": {"audience": "x", "token_type": "JWT-SVID"}}}
     await fails(lambda: stage.create(iam=iam), "SandboxException")
+    await fails(lambda: stage.create(mcp={"brave": {"apiKey": "none"}}), "SandboxException")
+    proxy = {"egress_proxy": {"address": "proxy.example.com:1080"}}
+    await fails(lambda: stage.create(network=proxy), "SandboxException")
+    rules = {"rules": {"example.com": [{"transform": {"headers": {"X-Own": "value"}}}]}}
+    await fails(lambda: stage.create(network=rules), "SandboxException")
     kinds = (e2b.AsyncVolume, e2b.AsyncSecret) if stage.is_async else (e2b.Volume, e2b.Secret)
     await fails(lambda: kinds[0].create("volume"), "VolumeException")
     await fails(lambda: kinds[1].create("secret", "value"), "SecretException")
