@@ -202,7 +202,9 @@ describe('a place that was made ahead', () => {
     assert.deepEqual(made.map(({ status }) => status).toSorted(), ['fulfilled', 'rejected']);
     for (const each of made) if (each.status === 'fulfilled') await thaw.sdk.sandboxes.delete(each.value.id);
     // A template that is no more has no clones.
-    const { id: template } = await thaw.sdk.snapshots.create(id, { name: 'short' });
+    const short = await create();
+    const { id: template } = await thaw.sdk.snapshots.create(short.id, { name: 'short' });
+    await thaw.sdk.sandboxes.delete(short.id);
     await thaw.sdk.sandboxes.delete((await create({ template: 'short' })).id);
     await placesReady(thaw);
     const { build } = JSON.parse(await readFile(path.join(thaw.data, 'templates', template, 'head'), 'utf8'));

@@ -76,8 +76,10 @@ export class Place implements AsyncDisposable {
     if (this.#waiting !== undefined) {
       this.#waiting = undefined;
       await steps.run(`${verb}:end-ahead`, async () => {
+        // The event too: whoever starts the next one must not take it for that one's.
+        const gone = keeper.gone('vmm');
         await keeper.signal('vmm', 'KILL');
-        await keeper.wait('vmm', END_TIMEOUT_MS);
+        await Promise.all([gone, keeper.wait('vmm', END_TIMEOUT_MS)]);
         await rm(path.join(keeper.runDir, 'vmm', 'qmp.sock'), { force: true });
       });
     }

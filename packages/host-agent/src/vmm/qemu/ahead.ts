@@ -3,7 +3,7 @@
  * before it makes its memory; a file system that nobody serves yet keeps it there. What it restores is written later into
  * the file that it has inherited.
  *
- *   jail ─► block store, pager: idle ─► QEMU ─► waits │ pager: source ─► block store: base ─► QEMU ─► handshake ─► …
+ *   jail ─► block store, pager: idle ─► QEMU: waits │ pager: source ─► block store: base ─► handshake ─► …
  *
  * A QEMU that is given up is killed while it waits: the kernel lets go of who waits for a file system when it must die.
  */
