@@ -44,8 +44,6 @@ interface Side {
   thaw: Thaw;
   /** Of `thaw up`. */
   pid: number;
-  /** Its run folder. */
-  run: string;
   measured: Measured;
 }
 
@@ -71,7 +69,6 @@ export async function clones({ version, signal, rounds, progress }: ClonesOption
     sides[backend] = {
       thaw,
       pid: own.pid,
-      run: path.join(path.dirname(own.data), 'run'),
       measured: nothing(),
     };
     const source = await thaw.sandboxes.create();
@@ -88,7 +85,7 @@ export async function clones({ version, signal, rounds, progress }: ClonesOption
   return figures(sides.mapped.measured, sides.uffd.measured);
 }
 
-async function oneRound({ thaw, pid, run, measured }: Side, backend: string): Promise<void> {
+async function oneRound({ thaw, pid, measured }: Side, backend: string): Promise<void> {
   // Slots that the round before used up are made anew in the background.
   await sleep(SETTLE_MS);
   const before = await cpuMs(await family(pid));
@@ -104,8 +101,7 @@ async function oneRound({ thaw, pid, run, measured }: Side, backend: string): Pr
   measured.answers.push(...started.map(({ ms }) => ms));
   for (const { result } of started) {
     const { pids } = await thaw.sandboxes.stats(result.id);
-    const state = path.join(run, 'sandboxes', result.id, 'pager.state');
-    await measure(pids.vmm!, state, measured);
+    await measure(pids.vmm!, path.join(await runFolderOf(pids.vmm!), 'pager.state'), measured);
   }
   await Promise.all(started.map(({ result }) => thaw.sandboxes.delete(result.id)));
 }
@@ -153,6 +149,12 @@ async function cpuMs(pids: Iterable<number>): Promise<number> {
 }
 
 /** A process and all that descend from it. */
+/** Its keeper is told where to run. */
+async function runFolderOf(vmm: number): Promise<string> {
+  const { parent } = (await statOf(vmm))!;
+  return (await readFile(`/proc/${parent}/cmdline`, 'utf8')).split('\0')[1]!;
+}
+
 async function family(pid: number): Promise<Set<number>> {
   const all = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
   const parents = new Map(

@@ -7,6 +7,7 @@ import { SANDBOX_STATUSES } from '@thaw/api';
 import { assertNothingStray } from './builds.ts';
 import { type Refusal, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
+import { fullTraces } from './places.ts';
 import type { Traces } from './traces.ts';
 
 await ownHost(import.meta.filename);
@@ -180,8 +181,7 @@ describe('a bad request', () => {
     ids.PAUSED = (await thaw.sdk.sandboxes.create({ auto_resume: false })).id;
     ids.ID = (await thaw.sdk.sandboxes.create()).id;
     await thaw.sdk.sandboxes.pause(ids.PAUSED);
-    // The internet's namespace, one slot in use, the warm ones.
-    quiet = await thaw.settledTraces((now) => now.namespaces === 2 + SLOTS);
+    quiet = await fullTraces(thaw, SLOTS, 1);
     rows = await allRows();
   });
   after(() => thaw?.stop());

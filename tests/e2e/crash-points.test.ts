@@ -14,6 +14,7 @@ import { howOf, type Point, pointsOf, VERBS, type Verb } from './crash-points.ts
 import { allSteps, FAULTS, faultHappened, missedSteps, OF_A_SPARE, setFault } from './faults.ts';
 import { type Daemons, eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
+import { fullTraces } from './places.ts';
 import { Outcomes } from './results.ts';
 import { sample } from './sample.ts';
 import type { Traces } from './traces.ts';
@@ -48,14 +49,14 @@ describe(`kill -9 at a step (seed ${seed})`, () => {
         THAW_BUILD_GRACE_SEC: '1',
       },
     });
-    idle = await thaw.settledTraces((now) => now.namespaces === 1 + SLOTS);
+    idle = await fullTraces(thaw, SLOTS);
     id = (await thaw.sdk.sandboxes.create()).id;
     await write();
     await thaw.sdk.snapshots.create(id, { name: TEMPLATE });
     await thaw.sdk.snapshots.create(id, { name: FROZEN });
     await thaw.sdk.sandboxes.delete(id);
     points.push(...(await allPoints()));
-    running = unnamed(await thaw.settledTraces((now) => now.namespaces === 2 + SLOTS));
+    running = await fullTraces(thaw, SLOTS, 1);
   });
   after(async () => {
     await outcomes.save(points.length);
@@ -124,13 +125,9 @@ describe(`kill -9 at a step (seed ${seed})`, () => {
     }, 60_000);
   }
 
-  /** The traces with whatever sandbox there is called the same. */
-  const unnamed = (found: Traces): Traces =>
-    JSON.parse(JSON.stringify(found).replaceAll(/\bsb[a-z0-9]{20}\b/g, 'sb'));
-
   async function assertTraces(expected: Traces, message: string): Promise<void> {
-    const same = (found: Traces) => isDeepStrictEqual(unnamed(found), expected);
-    assert.deepEqual(unnamed(await thaw.settledTraces(same, 20_000)), expected, message);
+    const same = (found: Traces) => isDeepStrictEqual(found, expected);
+    assert.deepEqual(await thaw.settledTraces(same, 20_000), expected, message);
     await eventually(() => assertNothingStray(thaw, message), 20_000);
   }
 

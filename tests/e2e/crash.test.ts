@@ -8,6 +8,7 @@ import { Checksummer } from './checksummer.ts';
 import { FAULTS, faultHappened, setFault } from './faults.ts';
 import { type Daemons, eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
+import { fullTraces } from './places.ts';
 import { sample, TAKE_ALL } from './sample.ts';
 import { isRunning, type Traces } from './traces.ts';
 
@@ -38,7 +39,7 @@ describe('after kill -9', () => {
     thaw = await startThaw({
       env: { ...FAULTS, THAW_SLOT_POOL: String(SLOTS), THAW_RECONCILE_MS: '300' },
     });
-    idle = await thaw.settledTraces((now) => now.namespaces === 1 + SLOTS);
+    idle = await fullTraces(thaw, SLOTS);
   });
   afterEach(async () => {
     await eventually(() => thaw.destroyAll());

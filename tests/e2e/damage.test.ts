@@ -10,6 +10,7 @@ import { run } from '../../packages/host-agent/src/os/run.ts';
 import { headOf } from './builds.ts';
 import { startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
+import { fullTraces } from './places.ts';
 import type { Traces } from './traces.ts';
 
 await ownHost(import.meta.filename);
@@ -98,7 +99,7 @@ describe('a build with', () => {
   before(async () => {
     // The list of templates is looked through when a test asks for it.
     thaw = await startThaw({ env: { THAW_SLOT_POOL: String(SLOTS), THAW_RECONCILE_MS: '600000' } });
-    idle = await thaw.settledTraces((now) => now.namespaces === 1 + SLOTS);
+    idle = await fullTraces(thaw, SLOTS);
     id = (await thaw.sdk.sandboxes.create()).id;
     await thaw.sh(id, PREPARE);
     // Two generations: what is read lies in both.

@@ -4,6 +4,7 @@ import { after, before, describe, it } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
+import { fullTraces } from './places.ts';
 import type { Traces } from './traces.ts';
 
 await ownHost(import.meta.filename);
@@ -15,7 +16,7 @@ describe('thaw up --drain', () => {
   let idle: Traces;
   before(async () => {
     thaw = await startThaw({ flags: ['--drain'], env: { THAW_SLOT_POOL: String(SLOTS) } });
-    idle = await thaw.settledTraces((now) => now.namespaces === 1 + SLOTS);
+    idle = await fullTraces(thaw, SLOTS);
   });
   after(() => thaw?.stop());
 

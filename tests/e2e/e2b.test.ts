@@ -1,6 +1,7 @@
 /** Sandboxes by the E2B API, over raw HTTP: what a client of it relies on, on a real VM. */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
 
@@ -126,6 +127,27 @@ describe('the E2B API', () => {
     assert.equal((await ask<Detail>(200, 'GET', path)).pauseMode, 'filesystem');
     await ask(201, 'POST', `/v2${path}/connect`, {});
     assert.equal(await thaw.sh(id, 'cat /root/more'), 'more\n');
+    await ask(204, 'DELETE', path);
+  });
+
+  it('loses nothing of a guest that hangs, and says so', async () => {
+    const { sandboxID: id } = await ask<Made>(201, 'POST', '/v2/sandboxes', {
+      templateID: 'minimal',
+      timeout: 600,
+    });
+    const path = `/sandboxes/${id}`;
+    await thaw.sh(id, 'echo kept > /root/file; sync');
+    await thaw.sh(id, '(sleep 1; kill -STOP $(pidof thaw-envd)) > /dev/null 2>&1 &');
+    await sleep(3000);
+    const refused = await ask<{ code: number }>(503, 'POST', `${path}/pause`, { requireHealthyGuest: true });
+    assert.equal(refused.code, 503);
+    // It cannot write down what it has in memory: that is kept.
+    await ask(204, 'POST', `${path}/pause`, { memory: false });
+    assert.equal((await ask<Detail>(200, 'GET', path)).pauseMode, 'full');
+    const hung = await ask<{ error_code: string }>(409, 'POST', `/v2${path}/connect`, {});
+    assert.equal(hung.error_code, 'sandbox_snapshot_guest_agent_unresponsive');
+    await ask(201, 'POST', `/v2${path}/connect`, { memory: false });
+    assert.equal(await thaw.sh(id, 'cat /root/file'), 'kept\n');
     await ask(204, 'DELETE', path);
   });
 });

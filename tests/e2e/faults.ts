@@ -14,10 +14,12 @@ export const FAULTS = { THAW_FAULT: '' };
 
 /** Steps of the start and the end of a VM, of the host agent's own start, and of the network. */
 export const NOT_OF_A_SEAL =
-  /^(collect|network|watch|create|resume|destroy|delete|import):|^\*:(take-image|make-cgroup|take-slot|set-egress|start-keeper|enter-cgroup|start-vm|init|open-egress|write-machine|remove-head|restore-head)$/;
+  /^(collect|network|watch|create|resume|destroy|delete|import):|^\*:(take-image|make-cgroup|limit-cgroup|prepare-place|start-ahead|end-ahead|take-slot|set-egress|start-keeper|enter-cgroup|start-vm|init|open-egress|write-machine|remove-head|restore-head)$/;
 
 /** Steps of making a spare and of a create that takes one. */
 export const OF_A_SPARE = /^(spare:|create:(take-spare|go-on)$)/;
+/** Of a place that was made ahead, and of a start that takes one. */
+export const OF_A_PLACE = /^\*:(prepare-place|start-ahead|end-ahead|limit-cgroup)$/;
 /** Of keeping a boot, before it is sealed like anything else. */
 export const OF_A_BOOT = /^boot:/;
 

@@ -10,6 +10,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { assertNothingStray } from './builds.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
+import { fullTraces } from './places.ts';
 import { allProcesses, type Traces } from './traces.ts';
 import { FIRECRACKER, JAILER, needsFake, noJailer } from './vm/firecracker.ts';
 
@@ -41,7 +42,7 @@ describe('sandboxes under Firecracker', { skip: needsFake }, () => {
   let idle: Traces;
   before(async () => {
     thaw = await startThaw({ env });
-    idle = await thaw.settledTraces((now) => now.namespaces === 1 + SLOTS);
+    idle = await fullTraces(thaw, SLOTS);
   });
   after(() => thaw.stop());
 

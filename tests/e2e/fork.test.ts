@@ -6,16 +6,19 @@ import { assertNothingStray } from './builds.ts';
 import { FAULTS, setFault } from './faults.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
+import { fullTraces } from './places.ts';
 
 await ownHost(import.meta.filename);
 
+const SLOTS = 2;
 const COUNTER = 'i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.02; done';
 
 describe('forks', () => {
   let thaw: TestThaw;
   let source: Sandbox;
   before(async () => {
-    thaw = await startThaw({ env: { ...FAULTS, THAW_BUILD_GRACE_SEC: '1' } });
+    const env = { ...FAULTS, THAW_SLOT_POOL: String(SLOTS), THAW_BUILD_GRACE_SEC: '1' };
+    thaw = await startThaw({ env });
     source = await thaw.sdk.sandboxes.create({ memory_mb: 256, env: { FROM: 'source', WHO: 'source' } });
     await thaw.sh(
       source,
@@ -80,7 +83,7 @@ describe('forks', () => {
   });
 
   it('that do not start are told one by one, and leave nothing', async () => {
-    const idle = await thaw.settledTraces((now) => now.sandboxes.length === 1);
+    const idle = await fullTraces(thaw, SLOTS, 1);
     await setFault(thaw, 'create:init', 'fail');
     const forks = await thaw.sdk.sandboxes.fork(source.id, { count: 2 });
     const failed = forks.filter((one) => 'error' in one);

@@ -70,9 +70,11 @@ interface Ready {
 
 const STOP_WITHIN_MS = 90_000;
 const CLI_TIMEOUT_MS = 120_000;
+/** What is made ahead differs by what there was before: a test that compares says how much it wants. */
+const PLACES = '0';
 const ALL_BUT_STOPPED = SANDBOX_STATUSES.filter((status) => status !== 'stopped');
 
-/** Starts Thaw and waits until it serves and its slots are ready. */
+/** Starts Thaw and waits until it serves. */
 export async function startThaw(options: StartOptions = {}): Promise<TestThaw> {
   const folder = await mkdtemp('/tmp/tw-');
   // The daemons' users pass through it.
@@ -124,13 +126,23 @@ export class TestThaw {
     this.run = path.join(folder, 'run');
   }
 
+  /** Made ahead (THAW_PLACES). */
+  get places(): number {
+    return Number(this.#options.env?.THAW_PLACES ?? PLACES);
+  }
+
   async start(): Promise<void> {
     this.#before ??= await traces(this.run);
     const up = spawn(
       path.join(this.version, 'bin/thaw'),
       ['up', '--json', '--verbose', ...(this.#options.flags ?? [])],
       {
-        env: this.#environment({ THAW_LISTEN: '127.0.0.1:0', THAW_UPLINK: UPLINK, ...this.#options.env }),
+        env: this.#environment({
+          THAW_LISTEN: '127.0.0.1:0',
+          THAW_UPLINK: UPLINK,
+          THAW_PLACES: PLACES,
+          ...this.#options.env,
+        }),
         stdio: ['ignore', 'pipe', 'pipe'],
       },
     );

@@ -8,6 +8,7 @@ import type { SandboxStatus } from '@thaw/api';
 import { buildNames } from './builds.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
+import { fullTraces } from './places.ts';
 import { allocatedBelow, isRunning, type Traces } from './traces.ts';
 
 await ownHost(import.meta.filename);
@@ -27,9 +28,7 @@ describe('a sandbox', () => {
   let idleBuilds: string[];
   before(async () => {
     thaw = await startThaw({ env: { THAW_SLOT_POOL: String(SLOTS), THAW_RECONCILE_MS: '500' } });
-    // The internet's namespace and the warm slots.
-    idle = await thaw.settledTraces((now) => now.namespaces === 1 + SLOTS);
-    assert.equal(idle.namespaces, 1 + SLOTS, thaw.log());
+    idle = await fullTraces(thaw, SLOTS);
     idleBuilds = await builds();
   });
   // One that failed leaves nothing to the next.

@@ -11,24 +11,25 @@ import { KERNEL, members, sandboxGroup } from '../../packages/host-agent/src/os/
 import { instanceOf } from '../../scripts/throwaway/leftovers.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
+import { vmOf } from './places.ts';
 import { allProcesses } from './traces.ts';
 
 await ownHost(import.meta.filename);
 
 describe('limits', () => {
   let thaw: TestThaw;
-  /** The group of a sandbox in each tree, with what limits it there. */
+  /** The group of a VM in each tree, with what limits it there. */
   let groups: (
-    id: string,
+    vm: string,
   ) => { folder: string; version: 1 | 2; controllers: (typeof CONTROLLERS)[number][] }[];
 
   before(async () => {
-    thaw = await startThaw();
+    thaw = await startThaw({ env: { THAW_PLACES: '2' } });
     const instance = await instanceOf(thaw.data);
     const { trees } = await readLayout(KERNEL);
     // What this machine lets nobody limit is not expected of Thaw either.
     await using probe = await Cgroups.open({ instance: `t${process.pid}`, group: 'auto' });
-    groups = (id) =>
+    groups = (vm) =>
       trees
         .map((tree) => ({
           ...tree,
@@ -36,7 +37,7 @@ describe('limits', () => {
         }))
         .filter(({ controllers }) => controllers.length > 0)
         .map(({ parent, version, controllers }) => ({
-          folder: sandboxGroup(path.join(parent, `thaw-${instance}`), id),
+          folder: sandboxGroup(path.join(parent, `thaw-${instance}`), vm),
           version,
           controllers,
         }));
@@ -45,10 +46,11 @@ describe('limits', () => {
 
   test('everything of a sandbox is in its group, also after the host agent was restarted', async (t) => {
     const sandbox = await thaw.sdk.sandboxes.create({ memory_mb: 256 });
-    if (groups(sandbox.id).length === 0) return t.skip('this machine lets nobody make control groups here');
-    const expected = (await processesOf(thaw, sandbox.id)).sort();
+    const vm = await vmOf(thaw, sandbox.id);
+    if (groups(vm).length === 0) return t.skip('this machine lets nobody make control groups here');
+    const expected = (await processesOf(thaw, vm)).sort();
     assert.equal(expected.length, 4, 'keeper, pager, block store, VMM');
-    for (const { folder, version, controllers } of groups(sandbox.id)) {
+    for (const { folder, version, controllers } of groups(vm)) {
       for (const controller of controllers) {
         for (const { name, value } of settings(version, controller, limitsOf({ vcpus: 1, memoryMb: 256 }))) {
           const file = path.join(folder, name);
@@ -59,30 +61,32 @@ describe('limits', () => {
     }
     process.kill((await thaw.agentPids()).agent, 'SIGKILL');
     await eventually(async () => assert.equal(await thaw.sh(sandbox, 'echo back'), 'back\n'));
-    for (const { folder } of groups(sandbox.id)) assert.deepEqual((await inside(folder)).sort(), expected);
+    for (const { folder } of groups(vm)) assert.deepEqual((await inside(folder)).sort(), expected);
     await thaw.sdk.sandboxes.delete(sandbox.id);
-    for (const { folder } of groups(sandbox.id)) assert.equal(existsSync(folder), false);
+    for (const { folder } of groups(vm)) assert.equal(existsSync(folder), false);
   });
 
   test('a pause gives the group back, a resume makes it again', async (t) => {
     const { id } = await thaw.sdk.sandboxes.create({ memory_mb: 256 });
-    if (groups(id).length === 0) return t.skip('this machine lets nobody make control groups here');
+    const vm = await vmOf(thaw, id);
+    if (groups(vm).length === 0) return t.skip('this machine lets nobody make control groups here');
     await thaw.sdk.sandboxes.pause(id);
-    for (const { folder } of groups(id)) assert.equal(existsSync(folder), false);
+    for (const { folder } of groups(vm)) assert.equal(existsSync(folder), false);
     await thaw.sdk.sandboxes.resume(id);
-    for (const { folder } of groups(id)) assert.equal((await inside(folder)).length, 4);
+    for (const { folder } of groups(await vmOf(thaw, id))) assert.equal((await inside(folder)).length, 4);
     await thaw.sdk.sandboxes.delete(id);
   });
 
   test('a sandbox that dies leaves no group', async (t) => {
     const { id } = await thaw.sdk.sandboxes.create({ memory_mb: 256 });
-    if (groups(id).length === 0) return t.skip('this machine lets nobody make control groups here');
+    const vm = await vmOf(thaw, id);
+    if (groups(vm).length === 0) return t.skip('this machine lets nobody make control groups here');
     const keeper = (await allProcesses()).find(
-      ({ argv }) => argv[1] === path.join(thaw.run, 'sandboxes', id),
+      ({ argv }) => argv[1] === path.join(thaw.run, 'sandboxes', vm),
     );
     process.kill(keeper!.pid, 'SIGKILL');
     await eventually(async () => {
-      for (const { folder } of groups(id)) assert.equal(existsSync(folder), false);
+      for (const { folder } of groups(vm)) assert.equal(existsSync(folder), false);
     });
     await thaw.sdk.sandboxes.delete(id);
   });
@@ -96,8 +100,8 @@ async function inside(group: string): Promise<number[]> {
 }
 
 /** The keeper and its children. */
-async function processesOf(thaw: TestThaw, id: string): Promise<number[]> {
+async function processesOf(thaw: TestThaw, vm: string): Promise<number[]> {
   const all = await allProcesses();
-  const keeper = all.find(({ argv }) => argv[1] === path.join(thaw.run, 'sandboxes', id))!;
+  const keeper = all.find(({ argv }) => argv[1] === path.join(thaw.run, 'sandboxes', vm))!;
   return [keeper.pid, ...all.filter(({ parent }) => parent === keeper.pid).map(({ pid }) => pid)];
 }

@@ -9,6 +9,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { assertNothingStray } from './builds.ts';
 import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
+import { fullTraces } from './places.ts';
 import { saveResults, table } from './results.ts';
 import { descriptors, type Traces } from './traces.ts';
 
@@ -35,7 +36,7 @@ describe('a Thaw that runs for long', () => {
   const rows: (string | number)[][] = [];
   before(async () => {
     thaw = await startThaw({ env: { THAW_SLOT_POOL: String(SLOTS), THAW_BUILD_GRACE_SEC: '1' } });
-    idle = await thaw.settledTraces((now) => now.namespaces === 1 + SLOTS);
+    idle = await fullTraces(thaw, SLOTS);
   });
   after(async () => {
     const columns = ['rounds of', 'daemon', 'round', 'RSS (MiB)', 'threads', 'descriptors'];

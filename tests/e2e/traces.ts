@@ -19,7 +19,7 @@ export interface Traces {
   claims: number;
   /** Control groups of instances and their sandboxes, in all trees. */
   cgroups: number;
-  /** Unix sockets in the run folder, relative to it. */
+  /** Unix sockets in the run folder, relative to it; whatever sandboxes there are have one name here. */
   sockets: string[];
   /** Folders of sandboxes in the run folder. */
   sandboxes: string[];
@@ -40,8 +40,8 @@ export async function traces(runDir: string): Promise<Traces> {
       ipJson('-4', 'rule'),
       names(CLAIMS),
       controlGroups(),
-      socketsBelow(runDir),
-      names(path.join(runDir, 'sandboxes')),
+      socketsBelow(runDir).then(unnamed),
+      names(path.join(runDir, 'sandboxes')).then(unnamed),
     ]);
   return {
     processes,
@@ -170,6 +170,10 @@ async function socketsBelow(folder: string): Promise<string[]> {
     .filter((entry) => entry.isSocket())
     .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)))
     .toSorted();
+}
+
+function unnamed(all: string[]): string[] {
+  return all.map((name) => name.replace(/\bsb[a-z0-9]{20}\b/, 'sb')).toSorted();
 }
 
 function names(folder: string): Promise<string[]> {

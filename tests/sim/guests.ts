@@ -79,9 +79,9 @@ export function roomGuests(room: Room, gate: Gate): Guests {
         await gate('guest:prepare');
         const guest = await running(room, address);
         guest.become(guest.identity, true);
-        return true;
+        return 'frozen';
       } catch {
-        return false;
+        return 'silent';
       }
     },
     async rehearse(address) {

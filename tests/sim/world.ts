@@ -100,6 +100,7 @@ export class World implements Disposable {
       THAW_RUN: path.join(this.#root, 'run'),
       THAW_VERSION_DIR: path.join(this.#root, 'version'),
       THAW_CGROUP: 'off',
+      THAW_PLACES: '0',
       THAW_DISK_RESERVE_MB: '0',
     });
     const guestDir = path.join(config.versionDir, 'guest');

@@ -123,12 +123,13 @@ describe('the command line', { concurrency: 4 }, () => {
 
   test('a sandbox ends, wakes and reaches what the options say', async () => {
     const limits = ['--timeout', '60', '--on-timeout', 'kill', '--allow', '192.0.2.1,198.51.100.0/24'];
-    const one = (await thaw(['sandbox', 'create', ...limits])).stdout.trim();
+    const names = ['--allow', '*.example.com', '--dns', '192.0.2.53'];
+    const one = (await thaw(['sandbox', 'create', ...limits, ...names])).stdout.trim();
     const facts = async () => JSON.parse((await thaw(['sandbox', 'get', one, '--json'])).stdout);
     const made = await facts();
     assert.deepEqual([made.timeout_sec, made.on_timeout, made.auto_resume], [60, 'kill', true]);
-    const allow_out = ['192.0.2.1', '198.51.100.0/24'];
-    assert.deepEqual(made.network, { internet: false, allow_out, deny_out: [] });
+    const allow_out = ['192.0.2.1', '198.51.100.0/24', '*.example.com'];
+    assert.deepEqual(made.network, { internet: false, allow_out, deny_out: [], dns_servers: ['192.0.2.53'] });
     const change = [
       '--timeout',
       '0',

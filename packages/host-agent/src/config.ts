@@ -22,6 +22,8 @@ const schema = z.object({
     .pipe(z.array(z.ipv4()).max(10)),
   /** Network slots kept ready; 0 keeps none. */
   THAW_SLOT_POOL: z.coerce.number().int().min(0).max(256).default(4),
+  /** Slots in which all is ready for a VM to start; 0 keeps none. */
+  THAW_PLACES: z.coerce.number().int().min(0).max(64).default(2),
   /** What new VMs run under. */
   THAW_VMM: z.enum(['auto', 'firecracker', 'qemu']).default('auto'),
   THAW_FIRECRACKER_BIN: z.string().startsWith('/').default(FIRECRACKER),
@@ -99,6 +101,7 @@ export function readConfig(env: NodeJS.ProcessEnv) {
     uplink: value.THAW_UPLINK,
     dnsServers: value.THAW_DNS_SERVERS,
     slotPool: value.THAW_SLOT_POOL,
+    places: value.THAW_PLACES,
     vmm: value.THAW_VMM,
     firecracker: value.THAW_FIRECRACKER_BIN,
     console: value.THAW_CONSOLE === 'on',

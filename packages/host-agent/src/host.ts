@@ -10,6 +10,7 @@ import type { Cgroups } from './os/cgroup/cgroups.ts';
 import { type Fault, Steps } from './os/step.ts';
 import type { Sampler } from './sample/sampler.ts';
 import type { Boots } from './sandbox/boot.ts';
+import type { Places } from './sandbox/places.ts';
 import type { Registry } from './sandbox/registry.ts';
 import type { Spares } from './sandbox/spare.ts';
 import type { BootFiles } from './vmm/boot-files.ts';
@@ -33,6 +34,7 @@ export interface Host {
   boots: Boots;
   spares: Spares;
   sampler: Sampler;
+  places: Places;
   /** What new VMs boot with. */
   boot: BootFiles;
   /** Set by tests: fails, or stops the process at, one labelled step. */

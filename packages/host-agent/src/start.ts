@@ -7,6 +7,7 @@ import type { Slots } from './network/pool.ts';
 import { Sampler } from './sample/sampler.ts';
 import { adopt, findSurvivors, sweepRemains } from './sandbox/adopt.ts';
 import { Boots, sweepBoots } from './sandbox/boot.ts';
+import { Places } from './sandbox/places.ts';
 import { readRecords, vmOf } from './sandbox/record.ts';
 import { Registry } from './sandbox/registry.ts';
 import { Spares } from './sandbox/spare.ts';
@@ -18,7 +19,8 @@ export interface KeptSlot {
   egress: Egress;
 }
 
-export interface Offer extends Omit<Host, 'registry' | 'builds' | 'slots' | 'boots' | 'spares' | 'sampler'> {
+export interface Offer
+  extends Omit<Host, 'registry' | 'builds' | 'slots' | 'boots' | 'spares' | 'places' | 'sampler'> {
   /** The folder of the installed images. */
   guestDir: string;
   /** Called once, when it is known which sandboxes still run. */
@@ -46,15 +48,18 @@ export async function startHost({ guestDir, openSlots, ...offer }: Offer): Promi
   );
   const registry = new Registry();
   const spares = new Spares(() => host, config.spares);
+  const places = new Places(() => host, config.places);
   const sampler = new Sampler({ config, log, registry });
-  const host: Host = { ...offer, registry, builds, slots, boots: new Boots(), spares, sampler };
+  const host: Host = { ...offer, registry, builds, slots, boots: new Boots(), spares, places, sampler };
   await importImages(host, guestDir);
   await adopt(host, records, found);
   await sweepBoots(host);
   undo.use(await startCollecting(host));
   const running = registry.all().filter(({ state }) => state.status === 'running');
   await cgroups.sweep(new Set(running.map(({ record }) => vmOf(record))));
+  undo.use(places);
   undo.use(spares);
+  places.refill(0);
   spares.refill();
   const close = undo.move();
   return { host, [Symbol.asyncDispose]: () => close.disposeAsync() };

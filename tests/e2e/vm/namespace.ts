@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import type { Prepared } from '../../../packages/host-agent/src/guest/control.ts';
 import { run } from '../../../packages/host-agent/src/os/run.ts';
 import type { Call } from './inside.ts';
 
@@ -71,8 +72,8 @@ export class Namespace implements AsyncDisposable {
     await this.#call({ op: 'init', timeoutMs, counter });
   }
 
-  prepare(): Promise<boolean> {
-    return this.#call({ op: 'prepare', timeoutMs: 5000 }) as Promise<boolean>;
+  prepare(): Promise<Prepared> {
+    return this.#call({ op: 'prepare', timeoutMs: 5000 }) as Promise<Prepared>;
   }
 
   async thaw(): Promise<void> {

@@ -30,7 +30,7 @@ async function freeze(
   spec: BootSpec | RestoreSpec,
   top: Layer,
 ): Promise<Build> {
-  assert.equal(await sandbox.namespace.prepare(), true);
+  assert.equal(await sandbox.namespace.prepare(), 'frozen');
   await vm.disk.flush();
   await vm.stop();
   const sizes = { memory: spec.memoryMb * 2 ** 20, disk: spec.disk.sizeBytes };

@@ -3,16 +3,18 @@ import { readdir } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import { keeperSocket, sandboxesFolder } from '../install/paths.ts';
-import { listSandboxes, pauseSandbox } from '../up/agent.ts';
+import { countRunning, listSandboxes, pauseSandbox } from '../up/agent.ts';
 
 const KEEPER_TIMEOUT_MS = 30_000;
 
+/** Without a host agent, whatever has a keeper; with one, not what waits to become a sandbox. */
 export async function countSandboxes(run: string): Promise<number> {
-  return (await keepers(run)).length;
+  const socket = path.join(run, 'agent.sock');
+  return await countRunning(socket).catch(async () => (await keepers(run)).length);
 }
 
-/** Pauses what runs; what can't be paused is ended, and loses what came after its last build. */
-export async function endSandboxes(run: string, say: (text: string) => void): Promise<void> {
+/** Pauses what runs, as far as it can be paused. */
+export async function pauseSandboxes(run: string, say: (text: string) => void): Promise<void> {
   const socket = path.join(run, 'agent.sock');
   const known = await listSandboxes(socket).catch(() => []);
   for (const { id, status } of known) {
@@ -21,13 +23,17 @@ export async function endSandboxes(run: string, say: (text: string) => void): Pr
       say(`${id} can't be paused: ${(error as Error).message}`),
     );
   }
-  for (const id of await keepers(run)) {
-    say(`${id} is ended: it goes back to its last pause or snapshot`);
-    await endKeeper(keeperSocket(run, id));
+}
+
+/** Ends what goes on without a host agent; its sandboxes lose what came after their last builds. */
+export async function endVms(run: string, say: (text: string) => void): Promise<void> {
+  for (const vm of await keepers(run)) {
+    say(`${vm} is ended: it goes back to its last pause or snapshot`);
+    await endKeeper(keeperSocket(run, vm));
   }
 }
 
-/** Ids of the sandboxes whose keeper answers. */
+/** Names of the VMs whose keeper answers. */
 async function keepers(run: string): Promise<string[]> {
   const ids = await readdir(sandboxesFolder(run)).catch(() => []);
   const alive = await Promise.all(

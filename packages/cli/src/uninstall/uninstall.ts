@@ -9,7 +9,7 @@ import { removeUser } from '../install/user.ts';
 import { exists } from '../install/version.ts';
 import type { Progress } from '../progress.ts';
 import { findRunning, stopRunning } from '../up/running.ts';
-import { countSandboxes, endSandboxes } from './sandboxes.ts';
+import { countSandboxes, endVms, pauseSandboxes } from './sandboxes.ts';
 
 export interface UninstallOptions {
   progress: Progress;
@@ -51,8 +51,9 @@ export async function uninstall(options: UninstallOptions): Promise<{ kept: stri
       'invalid_state',
       `${count} ${count === 1 ? 'sandbox runs' : 'sandboxes run'}: pause or destroy them first, or use --force, which pauses them`,
     );
-  if (count > 0) await progress.step(`pause ${count}`, () => endSandboxes(run, progress.say));
+  if (count > 0) await progress.step(`pause ${count}`, () => pauseSandboxes(run, progress.say));
   await progress.step('stop', () => stop(paths, record));
+  await endVms(run, progress.say);
   await progress.step('remove', () => removeFiles(paths, record, purge));
   if (purge) await progress.step('purge', () => removeData(paths, record));
   const kept = [record.data, paths.settings].map((file) => paths.at(file));

@@ -25,7 +25,7 @@ export async function setEnd(
   const endAt = inSec(sec);
   const patch: SandboxPatch = onlyLater
     ? { end_at: notBefore(endAt) }
-    : { end_at: endAt, timeout_sec: 0, last_active_at: new Date() };
+    : { end_at: endAt, timeout_sec: 0, ttl_sec: row.ttl_sec ?? Math.max(sec, 1), last_active_at: new Date() };
   const moved = await moveSandbox(plane.db, id, ['running', 'snapshotting'], patch);
   if (!moved) throw new ThawError('not_found', `sandbox ${id} is not running`);
   if (moved.status !== 'running' || sec > 0 || onlyLater) return;

@@ -205,10 +205,13 @@ describe('the life of a sandbox', () => {
     assert.equal((await patch(id, { network: { internet: false }, metadata: { a: 'b' } })).status, 503);
     assert.deepEqual((await get(id)).network, OPEN_NETWORK);
     assert.deepEqual((await get(id)).metadata, {});
-    await set(id, { network: JSON.stringify({ internet: false, allow_out: ['192.0.2.1'], deny_out: [] }) });
+    const network = { allow_out: ['*.example.com', '192.0.2.1'], dns_servers: ['192.0.2.53'] };
+    await set(id, { network: JSON.stringify({ ...network, internet: false, deny_out: [] }) });
     await reconcile(test.running.plane);
-    assert.equal(test.agent.sandboxes.get(id)?.network?.internet, false);
-    assert.deepEqual(test.agent.sandboxes.get(id)?.network?.allowOut, ['192.0.2.1']);
+    const told = test.agent.sandboxes.get(id)?.network;
+    assert.equal(told?.internet, false);
+    assert.deepEqual(told?.allowOut, ['192.0.2.1']);
+    assert.deepEqual([told?.allowDomains, told?.dnsServers], [['*.example.com'], ['192.0.2.53']]);
     const before = test.agent.count('setNetwork');
     await reconcile(test.running.plane);
     assert.equal(test.agent.count('setNetwork'), before);

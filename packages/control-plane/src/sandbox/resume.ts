@@ -67,7 +67,8 @@ function clockOf({ end_at, ttl_sec }: SandboxRow, ttlSec: number | undefined): S
   const now = new Date();
   const begun = { resumed_at: now, last_active_at: now };
   const after = (sec: number) => new Date(now.getTime() + sec * 1000);
-  if (ttlSec !== undefined) return { ...begun, timeout_sec: 0, end_at: after(ttlSec) };
+  if (ttlSec !== undefined)
+    return { ...begun, timeout_sec: 0, ttl_sec: ttl_sec ?? ttlSec, end_at: after(ttlSec) };
   if (end_at === null) return begun;
   const least = after(Math.max(ttl_sec ?? 0, RESUMED_FOR_SEC));
   return { ...begun, end_at: end_at > least ? end_at : least };

@@ -23,11 +23,14 @@ export interface Identity {
   defaultWorkdir: string;
 }
 
+/** What became of a guest that was to be frozen; its disk is written unless it said nothing. */
+export type Prepared = 'frozen' | 'written' | 'silent';
+
 /** How guests are reached: over the network, or as a test's stand-ins. Each throws what the function of its name throws. */
 export interface Guests {
   open(host: string, token: string): Guest;
   init(host: string, identity: Identity, deadlineMs: number, signal?: AbortSignal): Promise<void>;
-  prepare(host: string, timeoutMs: number, signal?: AbortSignal): Promise<boolean>;
+  prepare(host: string, timeoutMs: number, signal?: AbortSignal): Promise<Prepared>;
   thaw(host: string, timeoutMs: number): Promise<void>;
   rehearse(host: string, timeoutMs: number, signal: AbortSignal): Promise<void>;
 }
@@ -124,13 +127,14 @@ export async function init(
     throw new ThawError('agent_error', 'the guest refused its identity', { cause: answer });
 }
 
-/** Syncs the guest's disk and freezes its users' processes; false when it did not manage in `timeoutMs`, or until `signal`. */
-export async function prepare(host: string, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
+/** Freezes the users' processes and syncs the guest's disk, in `timeoutMs` and until `signal`. */
+export async function prepare(host: string, timeoutMs: number, signal?: AbortSignal): Promise<Prepared> {
   try {
     const answer = await ask(host, '/prepare', () => ({}), timeoutMs, signal);
-    return answer.status === 200 && (JSON.parse(answer.body) as { frozen?: boolean }).frozen === true;
+    if (answer.status !== 200) return 'silent';
+    return (JSON.parse(answer.body) as { frozen?: boolean }).frozen === true ? 'frozen' : 'written';
   } catch {
-    return false;
+    return 'silent';
   }
 }
 

@@ -72,6 +72,12 @@ export const slots = new Gauge({
   labelNames: ['state'] as const,
   registers,
 });
+export const places = new Gauge({
+  name: 'thaw_places',
+  help: 'Slots in which all is ready for a VM to start: ready, or being made',
+  labelNames: ['state'] as const,
+  registers,
+});
 export const spares = new Gauge({
   name: 'thaw_spares',
   help: 'VMs that wait to become sandboxes: ready, or being made',

@@ -7,7 +7,7 @@ import { namedBuild } from '../build/paths.ts';
 import type { Host } from '../host.ts';
 import { sandboxesDir } from '../sandbox/paths.ts';
 import { vmOf } from '../sandbox/record.ts';
-import { builds, orphans, registry, sandboxes, slots, spares, storedBytes } from './metrics.ts';
+import { builds, orphans, places, registry, sandboxes, slots, spares, storedBytes } from './metrics.ts';
 import { countPages } from './paging.ts';
 
 const STATUSES = ['running', 'paused', 'pending', 'pausing', 'resuming', 'snapshotting', 'stopping', 'error'];
@@ -21,6 +21,7 @@ export async function readMetrics(host: Host): Promise<string> {
   for (const status of STATUSES)
     sandboxes.set({ status }, all.filter(({ state }) => state.status === status).length);
   for (const [state, count] of Object.entries(host.slots.counts())) slots.set({ state }, count);
+  for (const [state, count] of Object.entries(host.places.counts())) places.set({ state }, count);
   for (const [state, count] of Object.entries(host.spares.counts())) spares.set({ state }, count);
   orphans.set({ kind: 'slot' }, host.slots.counts().aside);
   const machines = all.flatMap(({ state }) => (state.status === 'running' ? [state.machine] : []));
@@ -72,6 +73,7 @@ async function sizeOf(host: Host, id: BuildId): Promise<number> {
 
 async function countFolders(host: Host): Promise<void> {
   const names = await readdir(sandboxesDir(host.config.run)).catch(() => []);
-  const known = new Set([...host.registry.all().map(({ record }) => vmOf(record)), ...host.spares.ids]);
+  const vms = host.registry.all().map(({ record }) => vmOf(record));
+  const known = new Set([...vms, ...host.spares.ids, ...host.places.names]);
   orphans.set({ kind: 'vm' }, names.filter((id) => !known.has(id)).length);
 }

@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Answer, DecodedPacket } from 'dns-packet';
+import dns, { type Answer, type DecodedPacket, type Packet } from 'dns-packet';
 import { run } from '../os/run.ts';
 import { type Egress, OPEN_EGRESS } from './egress.ts';
 import type { Zone } from './fixture/name-server.ts';
@@ -290,6 +290,16 @@ onOwnHost(import.meta.filename, () => {
       const go = () => { if (++n > 3000) return s.close();
         s.send(require('node:crypto').randomBytes(n % 600), 53, '8.8.8.8', () => (n % 50 ? go() : setTimeout(go, 1))); }; go();`;
     await run(['nsenter', `--net=/run/netns/${guest}`, process.execPath, '-e', flood]);
+    await sleep(2500);
+    assert.deepEqual(await resolve('web.example.com'), [WEB]);
+    // Many questions in one packet of TCP, whose answers nobody reads; a datagram of port 0, which can't be answered.
+    const query: Packet = { type: 'query', questions: [{ type: 'A', name: 'x.net' }] };
+    const stream = `const s = require('node:net').connect(53, '8.8.8.8', () => s.pause().write(Buffer.concat(
+      Array(2000).fill(Buffer.from('${dns.streamEncode(query).toString('hex')}', 'hex'))))); setTimeout(() => process.exit(), 500)`;
+    await run(['nsenter', `--net=/run/netns/${guest}`, process.execPath, '-e', stream]);
+    const portless = `use Socket; socket(S, AF_INET, SOCK_RAW, 17) or die; my $q = pack("H*", "${dns.encode(query).toString('hex')}");
+      send(S, pack("n4", 0, 53, 8 + length $q, 0) . $q, 0, pack_sockaddr_in(0, inet_aton("8.8.8.8"))) or die;`;
+    await run(['nsenter', `--net=/run/netns/${guest}`, '/usr/bin/perl', '-e', portless]);
     await sleep(2500);
     assert.deepEqual(await resolve('web.example.com'), [WEB]);
     assert.match(await table(), /set asking \{[^}]*elements = \{ "tw/);

@@ -149,7 +149,7 @@ async function keepBoot(
   lost: AbortSignal,
 ): Promise<void> {
   const { hostAddress } = machine.slot;
-  if (!(await host.guests.prepare(hostAddress, BOOT_TIMEOUT_MS, lost))) return;
+  if ((await host.guests.prepare(hostAddress, BOOT_TIMEOUT_MS, lost)) !== 'frozen') return;
   try {
     // A first command has its files in memory then, in this sandbox and in all that come from here.
     await steps

@@ -21,7 +21,7 @@ export async function create(host: Host, request: CreateSandboxRequest): Promise
       const origin = await originOf(host, wish);
       ({ forget } = origin);
       const spare = host.spares.take(origin.build.id);
-      return { ...origin, head: wish.template.build.id, ...(spare && { spare }) };
+      return { ...origin, head: wish.template.build.id, again: true, ...(spare && { spare }) };
     });
   } catch (error) {
     if (forget !== undefined && BROKEN.has(told(error).code)) await forget();

@@ -29,6 +29,8 @@ async function remove(host: Host, sandbox: Sandbox): Promise<void> {
     await steps.run('destroy:end', () => machine.end()).finally(() => machine.end());
   }
   await removeStored(host, steps, sandbox.id, () => host.registry.remove(sandbox));
+  // What waits for sandboxes of its size may be of no use any more.
+  host.places.refill();
 }
 
 /** What a create that failed could not remove. */

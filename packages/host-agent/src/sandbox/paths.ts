@@ -13,7 +13,7 @@ export class SandboxPaths {
     folder: 'sandboxes' | 'spares' = 'sandboxes',
   ) {
     this.data = path.join(roots.data, folder, id);
-    this.run = path.join(roots.run, 'sandboxes', vm);
+    this.run = runFolder(roots.run, vm);
   }
 
   /** What the host knows of the sandbox besides its head. */
@@ -85,6 +85,11 @@ export function sparePaths(roots: { data: string; run: string }, id: string): Sa
 
 export function sparesDir(data: string): string {
   return path.join(data, 'spares');
+}
+
+/** Of a VM, by its name: its keeper's sockets and state. */
+export function runFolder(run: string, vm: string): string {
+  return path.join(sandboxesDir(run), vm);
 }
 
 export function sandboxesDir(root: string): string {

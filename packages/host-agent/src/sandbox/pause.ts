@@ -61,6 +61,7 @@ export function pause(
       throw error;
     } finally {
       sandbox.timings = steps.timings();
+      host.places.refill();
     }
     return sandbox;
   };

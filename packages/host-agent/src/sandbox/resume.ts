@@ -12,6 +12,7 @@ import { type Host, newSteps } from '../host.ts';
 import type { Egress } from '../network/egress.ts';
 import type { Steps } from '../os/step.ts';
 import { kitFor } from './compatible.ts';
+import { takePlace } from './how.ts';
 import type { Machine } from './machine.ts';
 import { SandboxPaths } from './paths.ts';
 import { isOwn, writeRecord } from './record.ts';
@@ -64,11 +65,12 @@ async function restore(
   using held = new DisposableStack();
   held.use(acquired.hold);
   const { build, head } = acquired;
-  const isDiskOnly = build.memory === null && isOwn(build, head.facts);
-  const boots = cold || isDiskOnly;
+  const isItsOwn = isOwn(build, head.facts);
+  const boots = cold || (build.memory === null && isItsOwn);
+  const from = boots ? diskOf(build) : build;
   if (!boots) await kitFor(host, machineOf(build));
-  if (isOwn(build, head.facts)) sandbox.build = await measureBuild(build);
-  const paths = new SandboxPaths(host.config, sandbox.id);
+  // It only tells: the start does not wait for it.
+  const measured = isItsOwn ? measureBuild(build).catch(() => undefined) : undefined;
   // Until the VM runs, the record keeps what a start that fails or is cut off goes back to.
   const { vm: _vm, ...known } = sandbox.record;
   const next = {
@@ -77,16 +79,23 @@ async function restore(
     counter: Math.max(Date.now(), sandbox.record.counter + 1),
     started: true,
   };
+  await using unused = new AsyncDisposableStack();
+  const place = unused.use(await takePlace(host, steps, 'resume', { record: next, build: from }));
+  const paths = new SandboxPaths(host.config, sandbox.id, place?.name);
   try {
     await mkdir(paths.run, { recursive: true, mode: 0o700 });
-    await writeRecord(host.config, next, steps, 'resume:write-record');
+    const placed = { ...next, ...(place && { vm: place.name }) };
+    await writeRecord(host.config, placed, steps, 'resume:write-record');
     held.move();
-    const { errorReason: _, ...record } = next;
+    unused.move();
+    const { errorReason: _, ...record } = placed;
     const machine = await startMachine(host, steps, 'resume', record, {
       ...acquired,
-      build: boots ? diskOf(build) : build,
+      build: from,
+      place,
     });
     sandbox.record = record;
+    sandbox.build = (await measured) ?? sandbox.build;
     return machine;
   } catch (error) {
     sandbox.record = { ...next, started: false, errorReason: reason };

@@ -35,7 +35,7 @@ export interface SealOptions {
   verb: 'pause' | 'snapshot' | 'boot';
   /** The VM runs on once its state is taken. */
   goOn: boolean;
-  /** Leaves out memory and device state. */
+  /** Leaves out memory and device state, unless the guest can't write down what it has there of its disk. */
   diskOnly?: boolean;
   onThawed?: () => void;
   /** Points this at the build, and not the sandbox. */
@@ -65,13 +65,15 @@ export async function seal(
       await steps.run(`${verb}:record-workset`, () => recordWorkset(machine, open));
       await steps.run(`${verb}:pre-dump`, () => machine.vm.memory.preDump(open.files.memfile));
     }
-    const responsive = await steps.run(`${verb}:prepare`, () =>
+    const prepared = await steps.run(`${verb}:prepare`, () =>
       host.guests.prepare(machine.slot.hostAddress, diskOnly ? SYNC_TIMEOUT_MS : PREPARE_TIMEOUT_MS),
     );
-    if (!responsive) host.log.warn({ sandbox: record.id }, 'the guest did not freeze its processes in time');
-    const layout = diskOnly
-      ? await freezeDisk(steps, verb, machine, open, frozen)
-      : await freeze(steps, verb, machine, open, frozen);
+    if (prepared !== 'frozen')
+      host.log.warn({ sandbox: record.id, prepared }, 'the guest did not freeze its processes in time');
+    const layout =
+      diskOnly && prepared !== 'silent'
+        ? await freezeDisk(steps, verb, machine, open, frozen)
+        : await freeze(steps, verb, machine, open, frozen);
     if (goOn) await steps.run(`${verb}:go-on`, () => frozen.thaw());
     await steps.run(`${verb}:flush-layer`, () => machine.vm.disk.flush());
     build = await sealBuild(host.builds, steps, verb, open, {
@@ -85,7 +87,7 @@ export async function seal(
       }),
       disk: { sizeBytes: record.diskMb * MIB, parent: machine.base, layer: machine.layer.data },
       template: record.template,
-      guestUnresponsive: !responsive,
+      guestUnresponsive: prepared !== 'frozen',
     });
     const facts = head?.facts ?? (goOn ? {} : pausedFacts(record));
     const before = await commitHead(host.builds, steps, verb, owner, { build: build.id, facts });

@@ -10,6 +10,7 @@ import { measureBuild } from '../build/measure.ts';
 import { releaseBuild } from '../build/release.ts';
 import { type Host, newSteps } from '../host.ts';
 import { checkedEgress, OPEN_EGRESS } from '../network/egress.ts';
+import { takePlace } from './how.ts';
 import { removeSandboxFiles, type SandboxRecord, writeRecord } from './record.ts';
 import { checkRoom } from './room.ts';
 import { nowSeconds, Sandbox } from './sandbox.ts';
@@ -23,6 +24,8 @@ export interface Origin extends StartFrom {
   spare?: Spare;
   /** What the sandbox's head names until its first seal, if not `build`. */
   head?: BuildId;
+  /** Others are likely to start from `build`, too. */
+  again?: boolean;
 }
 
 /** The host knows the sandbox from now on; what it starts from may still have to be made. */
@@ -43,9 +46,13 @@ export async function spawn(
     const { spare, head = from.build.id } = from;
     await using unused = new AsyncDisposableStack();
     unused.use(spare);
-    const record = spare === undefined ? wanted : { ...wanted, vm: spare.id };
+    await checkRoom(host, wanted.memoryMb);
+    const place =
+      spare === undefined ? await takePlace(host, steps, 'create', { record: wanted, ...from }) : undefined;
+    unused.use(place);
+    const vm = spare?.id ?? place?.name;
+    const record = vm === undefined ? wanted : { ...wanted, vm };
     sandbox.record = record;
-    await checkRoom(host, record.memoryMb);
     undo.defer(() => releaseBuild(host.builds, steps, 'create', head).then(() => {}));
     undo.defer(() => removeSandboxFiles(host.config, record.id, steps, 'create:remove-files'));
     const owner = { kind: 'sandbox', id: record.id } as const;
@@ -56,7 +63,7 @@ export async function spawn(
     unused.move();
     const machine =
       spare === undefined
-        ? await startMachine(host, steps, 'create', record, from)
+        ? await startMachine(host, steps, 'create', record, { ...from, place })
         : await spare.become(steps, record);
     sandbox.state = { status: 'running', machine };
     if (from.build.memory !== null && head === from.build.id) sandbox.build = await measureBuild(from.build);

@@ -1,6 +1,7 @@
 /** The start of a VM with everything that it occupies, in the order in which its end gives it back. */
 import { randomBytes, randomInt } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { ThawError } from '@thaw/api';
 import type { Build, Image } from '../build/build.ts';
 import type { Guests, Identity } from '../guest/control.ts';
@@ -12,13 +13,14 @@ import type { Slot } from '../network/pool.ts';
 import { limitsOf } from '../os/cgroup/limits.ts';
 import { exists } from '../os/exists.ts';
 import type { Steps } from '../os/step.ts';
-import { chooseBackend } from '../vmm/backend.ts';
 import { type BootFiles, findBootFiles } from '../vmm/boot-files.ts';
 import type { Vm, Workset } from '../vmm/vmm.ts';
 import type { BootOrigin } from './boot.ts';
 import { keepConsole } from './console.ts';
-import { chainOf, endKeeper, Machine } from './machine.ts';
+import { grows, type How, howOf, waitOf } from './how.ts';
+import { chainOf, Machine } from './machine.ts';
 import { SandboxPaths } from './paths.ts';
+import { makePlace, type Place } from './place.ts';
 import { type SandboxRecord, vmOf } from './record.ts';
 
 /** An emulated guest needs seconds to boot; one that takes longer than this hangs. */
@@ -30,6 +32,8 @@ export interface StartFrom {
   hold: Disposable;
   /** Called before the guest gets its identity. */
   keep?: BootOrigin['keep'] | undefined;
+  /** Where it starts, of the name that its record says. */
+  place?: Place | undefined;
 }
 
 /** A VM whose guest nobody has told who it is. Disposing ends it, unless it was handed over. */
@@ -45,8 +49,8 @@ export interface Nameless extends AsyncDisposable {
 }
 
 /**
- * Starts the VM on `build` and gives it its identity. `hold` becomes the machine's, also when this throws; then nothing
- * of the VM is left.
+ * Starts the VM on `build` and gives it its identity. `hold` and `place` become the machine's, also when this throws; then
+ * nothing of the VM is left.
  */
 export async function startMachine(
   host: Host,
@@ -58,40 +62,43 @@ export async function startMachine(
   using held = new DisposableStack();
   held.use(from.hold);
   const paths = new SandboxPaths(host.config, record.id, record.vm);
-  const nameless = await startNameless(host, steps, verb, { record, paths, build: from.build });
+  const { build, place } = from;
+  const nameless = await startNameless(host, steps, verb, { record, paths, build, place });
   held.move();
   return await identify(host, steps, verb, record, nameless, from);
 }
 
-/** Starts the VM on `build`: restored if it has memory, else booted. */
+export interface Start {
+  record: SandboxRecord;
+  paths: SandboxPaths;
+  build: Build;
+  /** Of the name that the record says; one is made without it. */
+  place?: Place | undefined;
+}
+
+/** Starts the VM on `build`: restored if it has memory, else booted. `place` becomes the VM's, also when this throws. */
 export async function startNameless(
   host: Host,
   steps: Steps,
   verb: string,
-  { record, paths, build }: { record: SandboxRecord; paths: SandboxPaths; build: Build },
+  { record, paths, build, place: given }: Start,
 ): Promise<Nameless> {
   await using undo = new AsyncDisposableStack();
+  undo.defer(() => rm(paths.snapshot, { recursive: true, force: true }));
+  undo.defer(() => rm(paths.disk, { recursive: true, force: true }));
+  undo.use(given);
   const boot =
     build.manifest.machine === null
       ? host.boot
       : await findBootFiles(host.config.data, build.manifest.machine);
-  const [taken, started] = await Promise.allSettled([
-    takeSlot(host, steps, verb, record),
-    startKeeper(host, steps, verb, record, paths),
-  ]);
-  // Undone the other way round: the slot goes when nothing is in it any more.
-  if (taken.status === 'fulfilled') undo.defer(() => taken.value.release());
-  undo.defer(() => rm(paths.snapshot, { recursive: true, force: true }));
-  undo.defer(() => rm(paths.disk, { recursive: true, force: true }));
-  undo.defer(() => rm(paths.run, { recursive: true, force: true }));
-  undo.defer(() => host.cgroups.remove(vmOf(record)));
-  if (started.status === 'fulfilled') undo.defer(() => endKeeper(started.value));
-  if (taken.status === 'rejected') throw taken.reason;
-  if (started.status === 'rejected') throw started.reason;
-  const [slot, keeper] = [taken.value, started.value];
+  const place = await settle(host, steps, verb, { record, paths, place: given });
+  undo.use(place);
+  const { slot, keeper } = place;
+  const how = await howOf(host, verb, build);
+  if (!isDeepStrictEqual(place.waiting, waitOf(how, record, build))) await place.expect(host, steps, verb);
   const lost = lossOf(keeper);
   const vm = await steps.run(`${verb}:start-vm`, () =>
-    startVm(host, verb, { record, paths, slot, keeper, boot, build }),
+    startVm(host, verb, { record, paths, place, boot, build, how }),
   );
   undo.defer(() => keepConsole(paths, vm));
   const held = undo.move();
@@ -181,47 +188,41 @@ async function initGuest(
 interface VmParts {
   record: SandboxRecord;
   paths: SandboxPaths;
-  slot: Slot;
-  keeper: Keeper;
+  place: Place;
   boot: BootFiles;
   build: Build;
+  how: How;
 }
 
-async function takeSlot(host: Host, steps: Steps, verb: string, record: SandboxRecord): Promise<Slot> {
-  const slot = await steps.run(`${verb}:take-slot`, () => host.slots.take());
-  try {
-    await steps.run(`${verb}:set-egress`, () => slot.setEgress(record.egress));
-  } catch (error) {
-    await slot.release();
-    throw error;
-  }
-  return slot;
+function aheadOf({ vmm, waiting }: Place): 'helpers' | 'vmm' | undefined {
+  if (waiting !== undefined) return 'vmm';
+  return vmm === undefined ? undefined : 'helpers';
 }
 
-/** In its control group, with an empty folder for the disk. What is left of a failure is the caller's to remove. */
-async function startKeeper(
+/** In the place that was made ahead, or in one that is made now, with an empty folder for the disk. */
+async function settle(
   host: Host,
   steps: Steps,
   verb: string,
-  record: SandboxRecord,
-  paths: SandboxPaths,
-): Promise<Keeper> {
-  await rm(paths.disk, { recursive: true, force: true });
-  await mkdir(paths.disk, { recursive: true, mode: 0o700 });
-  // Side by side with the keeper's start, which waits for it before it counts as started.
-  const group = steps.run(`${verb}:make-cgroup`, () => host.cgroups.make(vmOf(record), limitsOf(record)));
-  const [made, started] = await Promise.allSettled([
-    group,
-    steps.run(`${verb}:start-keeper`, () =>
-      host.keepers.start(paths.run, async (pid) => {
-        await group;
-        await steps.run(`${verb}:enter-cgroup`, () => host.cgroups.enter(vmOf(record), pid));
-      }),
-    ),
+  { record, paths, place }: Pick<Start, 'record' | 'paths' | 'place'>,
+): Promise<Place> {
+  const make = () => {
+    const wish = { name: vmOf(record), limits: limitsOf(record), egress: record.egress };
+    return makePlace(host, steps, verb, wish);
+  };
+  const [placed, emptied] = await Promise.allSettled([
+    place === undefined ? make() : place.fit(host, steps, verb, record).then(() => place),
+    emptyFolder(paths.disk),
   ]);
-  if (made.status === 'rejected') throw made.reason;
-  if (started.status === 'rejected') throw started.reason;
-  return started.value;
+  if (placed.status === 'rejected') throw placed.reason;
+  if (emptied.status === 'fulfilled') return placed.value;
+  await placed.value[Symbol.asyncDispose]();
+  throw emptied.reason;
+}
+
+async function emptyFolder(folder: string): Promise<void> {
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder, { recursive: true, mode: 0o700 });
 }
 
 /** Where this start's record is kept: a template's gets better with each, any other build has one from its seal. */
@@ -247,11 +248,13 @@ async function worksetOf(host: Host, verb: string, build: Build, memory: Image):
 async function startVm(
   host: Host,
   verb: string,
-  { record, paths, slot, keeper, boot, build }: VmParts,
+  { record, paths, place, boot, build, how }: VmParts,
 ): Promise<Vm> {
   const sizeBytes = record.diskMb * MIB;
+  const { slot, keeper } = place;
   const base = {
     keeper,
+    ahead: aheadOf(place),
     uids: slot.uids,
     netns: slot.netnsPath,
     tapName: slot.tap,
@@ -267,22 +270,19 @@ async function startVm(
       sizeBytes,
       top: paths.top('0'),
       base: chainOf(build.disk),
-      grow: build.disk.header.size < sizeBytes,
+      grow: grows(record, build),
     },
   };
-  const { machine } = build.manifest;
-  if (build.memory === null || machine === null) return host.vmm.boot({ kind: 'boot', ...base });
-  const kit = await host.kitOf(machine.vmm);
-  const clone = verb !== 'resume';
-  const { backend, why } = chooseBackend(host.config.backend, { clone, memory: build.memory, kit });
+  if (how.kind === 'boot') return host.vmm.boot({ kind: 'boot', ...base });
+  const { kit, memory, backend, why } = how;
   host.log.info({ sandbox: record.id, backend, why }, 'memory is restored');
   restores.inc({ backend });
   return kit.restore({
     kind: 'restore',
     ...base,
-    memory: chainOf(build.memory),
+    memory: chainOf(memory),
     backend,
-    workset: await worksetOf(host, verb, build, build.memory),
+    workset: await worksetOf(host, verb, build, memory),
     vmstate: build.files.vmstate,
   });
 }

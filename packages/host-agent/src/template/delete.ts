@@ -21,5 +21,7 @@ export async function deleteTemplate(host: Host, id: string): Promise<void> {
   }
   await removeHead(host.builds, steps, 'delete', owner);
   const { refused } = await releaseBuild(host.builds, steps, 'delete', head.build);
+  // What waits for its clones holds its files.
+  host.places.refill();
   if (refused !== undefined) host.log.warn({ template: id, err: refused }, 'builds were kept');
 }

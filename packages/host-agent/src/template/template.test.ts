@@ -6,6 +6,7 @@ import { pauseInto, testStore } from '../build/fixture.ts';
 import { readHead } from '../build/head.ts';
 import type { BuildStore } from '../build/store.ts';
 import type { Host } from '../host.ts';
+import { Places } from '../sandbox/places.ts';
 import { deleteTemplate } from './delete.ts';
 import { listTemplates } from './list.ts';
 import { tagTemplate } from './tag.ts';
@@ -17,7 +18,8 @@ async function hostWithTemplate(t: TestContext): Promise<{ host: Host; builds: B
   const { build } = await pauseInto(builds, { memory: 'D', disk: 'D' }, undefined, { owner: OWNER });
   const facts = { name: 'frozen', type: 'snapshot', memoryMb: 128, counter: 1, createdAt: 1 };
   await writeFile(builds.paths.head(OWNER), JSON.stringify({ format: 1, build: build.id, facts }));
-  const host = { builds, log: pino({ level: 'silent' }), fault: undefined } as Partial<Host> as Host;
+  const parts: Partial<Host> = { builds, log: pino({ level: 'silent' }), fault: undefined };
+  const host = { ...parts, places: new Places(() => host, 0) } as Host;
   return { host, builds };
 }
 

@@ -175,6 +175,54 @@ export function vmmContract(name: string, open: () => Promise<World>): void {
       await vm.goOn();
     });
 
+    it('starts in what was made ahead, or not at all', async () => {
+      await using world = await open();
+      const { kit } = world;
+      if (kit.prepare === undefined) return;
+      const booting = await world.boot();
+      await kit.prepare(booting.keeper, booting);
+      const vm = await kit.boot({ ...booting, ahead: 'helpers' });
+      await vm.stop();
+      const { build } = await seal(world.dir, vm, sealOptions(world.dir, booting));
+      await vm.kill();
+      for (const backend of kit.backends) {
+        const spec = await world.restore(build, backend);
+        await kit.prepare(spec.keeper, spec);
+        const restored = await kit.restore({ ...spec, ahead: 'helpers' });
+        await restored.stop();
+        await restored.kill();
+      }
+      const ahead = async (vmstate: string) => {
+        const spec = await world.restore({ ...build, vmstate }, 'uffd');
+        await kit.prepare!(spec.keeper, spec);
+        await kit.startAhead!(spec.keeper, spec);
+        const { roles } = await spec.keeper.status();
+        assert.equal(roles.vmm?.running, true);
+        return { pid: roles.vmm.pid, spec: { ...spec, ahead: 'vmm' as const } };
+      };
+      if (kit.startAhead === undefined) return;
+      const { pid, spec } = await ahead(build.vmstate);
+      const waited = await kit.restore(spec);
+      assert.equal(waited.pid, pid);
+      await waited.stop();
+      const sealed = await seal(world.dir, waited, sealOptions(world.dir, spec));
+      await waited.kill();
+      const heir = await kit.restore(await world.restore(sealed.build));
+      await heir.kill();
+      const nonsense = path.join(world.dir, 'no-state');
+      await writeFile(nonsense, 'nonsense');
+      for (const vmstate of [nonsense, path.join(world.dir, 'no-file')]) {
+        const { spec } = await ahead(vmstate);
+        await assert.rejects(kit.restore(spec), { kind: 'internal' });
+        const { roles } = await spec.keeper.status();
+        assert.ok(Object.values(roles).every(({ running }) => !running));
+      }
+      // One that waits ends when it is told to.
+      const { spec: other } = await ahead(build.vmstate);
+      await other.keeper.signal('vmm', 'KILL');
+      await other.keeper.wait('vmm', 5000);
+    });
+
     it('refuses a device state that is none, and leaves nothing running', async () => {
       await using world = await open();
       const build = await sealOnce(world);

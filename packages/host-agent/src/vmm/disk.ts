@@ -1,6 +1,6 @@
 /** A VM's disk: a client of the block store, which runs as a child of the sandbox's keeper. */
 import { z } from 'zod';
-import type { FdSource, Keeper } from '../keeper/keeper.ts';
+import type { ChildSpec, FdSource, Keeper } from '../keeper/keeper.ts';
 import { KeeperError } from '../keeper/wire.ts';
 import { addChain, NOFILE_MAX } from './chain.ts';
 import type { Programs } from './roles.ts';
@@ -18,9 +18,14 @@ const LOG_BYTES = 64 * 1024;
 const rotatedSchema = z.object({ stored_bytes: z.number(), zero_bytes: z.number() });
 const statsSchema = z.record(z.string(), z.unknown());
 
+/** Of the session that is mounted when a block store is started ahead. */
+const FUSE_FD = 10;
+
 export interface BlockStoreSpec extends DiskSpec {
   program: string;
   uid: number;
+  /** `spawn` was called. */
+  spawned: boolean;
 }
 
 export class BlockStore implements Disk {
@@ -30,22 +35,23 @@ export class BlockStore implements Disk {
     this.#keeper = keeper;
   }
 
+  /**
+   * Starts the process and mounts its file system in the jail, which must be built. Who opens the disk waits for `start`;
+   * when the process ends, that fails.
+   */
+  static async spawn(keeper: Keeper, spec: Pick<BlockStoreSpec, 'program' | 'uid'>): Promise<void> {
+    const fds = [{ as: FUSE_FD, fuse: DISK_DIR }];
+    await keeper.spawn('blockstore', { ...childOf(spec), fds }, true);
+  }
+
   /** Starts the block store and mounts its file in the jail, which must be built. */
   static async start(keeper: Keeper, spec: BlockStoreSpec): Promise<BlockStore> {
-    const child = {
-      argv: [spec.program],
-      env: {},
-      uid: spec.uid,
-      gid: spec.uid,
-      root: 'host' as const,
-      rlimits: { nofile: NOFILE_MAX },
-      log_bytes: LOG_BYTES,
-    };
-    const fds: FdSource[] = [{ fuse: DISK_DIR }];
+    // The keeper has a duplicate of a session that it mounted before.
+    const fds: FdSource[] = [spec.spawned ? { kept: 'fuse' } : { fuse: DISK_DIR }];
     const top = addLayer(fds, spec.top);
     const request = { op: 'start', size_bytes: spec.sizeBytes, fuse: 0, ...top, ...addChain(fds, spec.base) };
     await Promise.all([
-      keeper.spawn('blockstore', child, true),
+      spec.spawned || keeper.spawn('blockstore', childOf(spec), true),
       keeper.ask('blockstore', request, fds, START_TIMEOUT_MS),
     ]);
     return new BlockStore(keeper);
@@ -100,6 +106,18 @@ export class BlockStore implements Disk {
   }
 }
 
+function childOf({ program, uid }: Pick<BlockStoreSpec, 'program' | 'uid'>): ChildSpec {
+  return {
+    argv: [program],
+    env: {},
+    uid,
+    gid: uid,
+    root: 'host',
+    rlimits: { nofile: NOFILE_MAX },
+    log_bytes: LOG_BYTES,
+  };
+}
+
 function addLayer(fds: FdSource[], layer: Layer): { top: number; zeros: number } {
   const top = fds.push({ open: layer.data, flags: 'create' }) - 1;
   const zeros = fds.push({ open: layer.zeros, flags: 'create' }) - 1;
@@ -112,6 +130,7 @@ export async function startDisk(programs: Programs, spec: BootSpec | RestoreSpec
     ...spec.disk,
     program: programs.blockstore,
     uid: spec.uids.blockstore,
+    spawned: spec.ahead !== undefined,
   });
   if (spec.disk.grow) await disk.grow(spec.uids.vmm);
   return disk;

@@ -79,7 +79,7 @@ export interface PagerSpec {
   workset?: Workset;
 }
 
-function childOf({ program, uid }: PagerSpec): ChildSpec {
+function childOf({ program, uid }: Pick<PagerSpec, 'program' | 'uid'>): ChildSpec {
   return {
     argv: [program],
     env: {},
@@ -126,8 +126,13 @@ export class Pager implements Memory {
     this.tracker = tracker;
   }
 
-  /** Starts the pager; it listens for its VMM when this returns. */
-  static async start(keeper: Keeper, spec: PagerSpec): Promise<Pager> {
+  /** Starts the process, which knows nothing yet. */
+  static async spawn(keeper: Keeper, spec: Pick<PagerSpec, 'program' | 'uid'>): Promise<void> {
+    await keeper.spawn('pager', childOf(spec), true);
+  }
+
+  /** Starts the pager, unless it was spawned; it listens for its VMM when this returns. */
+  static async start(keeper: Keeper, spec: PagerSpec, spawned = false): Promise<Pager> {
     const fds: FdSource[] = [
       { listen: pagerSocket(keeper.runDir), uid: spec.vmmUid, mode: 0o600 },
       { open: spec.state, flags: 'create' },
@@ -145,7 +150,7 @@ export class Pager implements Memory {
     };
     // The keeper takes requests in order, so the second need not wait for the first one's answer.
     const [, started] = await Promise.all([
-      keeper.spawn('pager', childOf(spec), true),
+      spawned || keeper.spawn('pager', childOf(spec), true),
       keeper.ask('pager', request, fds, START_TIMEOUT_MS),
     ]);
     return new Pager(keeper, { backend: spec.backend, preDumps: true, ...startedSchema.parse(started) });
@@ -193,14 +198,19 @@ export class Pager implements Memory {
    * Resolves when the VMM has handed over its memory; throws when the pager refuses it or `timeoutMs` is over.
    * To be called before the VMM starts, so that no event is missed.
    */
-  async handshake(timeoutMs: number): Promise<void> {
-    await this.#handshaken(timeoutMs);
-    // The pager may read the VMM's memory but not open its files.
-    const fds = [{ pagemap: 'vmm' }, { clear_refs: 'vmm' }];
-    await this.#keeper.ask('pager', { op: 'pagemap', pagemap: 0, clear_refs: 1 }, fds, START_TIMEOUT_MS);
+  handshake(timeoutMs: number): Promise<void> {
+    return Pager.met(this.#keeper, timeoutMs);
   }
 
-  #handshaken(timeoutMs: number): Promise<void> {
+  /** The same of a pager that is just being started. */
+  static async met(keeper: Keeper, timeoutMs: number): Promise<void> {
+    await Pager.#handshaken(keeper, timeoutMs);
+    // The pager may read the VMM's memory but not open its files.
+    const fds = [{ pagemap: 'vmm' }, { clear_refs: 'vmm' }];
+    await keeper.ask('pager', { op: 'pagemap', pagemap: 0, clear_refs: 1 }, fds, START_TIMEOUT_MS);
+  }
+
+  static #handshaken(keeper: Keeper, timeoutMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const fail = (cause: unknown) => {
         leave();
@@ -219,11 +229,11 @@ export class Pager implements Memory {
       const timer = setTimeout(() => fail(`no handshake in ${timeoutMs} ms`), timeoutMs);
       const leave = () => {
         clearTimeout(timer);
-        this.#keeper.off('child', onChild);
-        this.#keeper.off('exit', onExit);
+        keeper.off('child', onChild);
+        keeper.off('exit', onExit);
       };
-      this.#keeper.on('child', onChild);
-      this.#keeper.on('exit', onExit);
+      keeper.on('child', onChild);
+      keeper.on('exit', onExit);
     });
   }
 
@@ -332,11 +342,12 @@ function addWorkset(
 /** The pager of a VM that is about to start; it listens for its VMM. */
 export function startPager(programs: Programs, spec: BootSpec | RestoreSpec): Promise<Pager> {
   const pager = pagerOf(programs, spec);
-  if (spec.kind === 'boot') return Pager.start(spec.keeper, pager);
+  const spawned = spec.ahead !== undefined;
+  if (spec.kind === 'boot') return Pager.start(spec.keeper, pager, spawned);
   const { memory: chain, backend, workset } = spec;
   // Nothing of mapped memory has to be brought in.
   const ahead = backend === 'uffd' ? { workset } : {};
-  return Pager.start(spec.keeper, { ...pager, chain, backend, ...ahead });
+  return Pager.start(spec.keeper, { ...pager, chain, backend, ...ahead }, spawned);
 }
 
 /** Another pager for a VMM whose own has died. */

@@ -55,8 +55,10 @@ export interface DiskSpec {
 }
 
 interface VmSpec {
-  /** Just started; its jail not built yet. */
+  /** Just started; its jail not built yet, unless something was done ahead. */
   keeper: Keeper;
+  /** `prepare` was called, or `startAhead` too, for a VM of this size and memory. */
+  ahead?: 'helpers' | 'vmm' | undefined;
   /** One user each, used by no other sandbox. */
   uids: { vmm: number; pager: number; blockstore: number };
   /** Path of the network namespace with the tap. */
@@ -108,6 +110,10 @@ export interface VmmKit {
   readonly info: VmmInfo;
   /** What a restore may ask for. */
   readonly backends: readonly Backend[];
+  /** Builds the jail of a VM, before anybody knows which, and starts what serves its memory and disk. */
+  prepare?(keeper: Keeper, spec: PrepareSpec): Promise<void>;
+  /** After that: starts a VMM, which comes as far as it can before it is known what it restores. */
+  startAhead?(keeper: Keeper, spec: AheadSpec): Promise<void>;
   /** A VM whose kernel has just been started. When it throws, nothing of the VM runs. */
   boot(spec: BootSpec): Promise<Vm>;
   /** A VM that runs on from its device state. When it throws, nothing of the VM runs. */
@@ -119,6 +125,15 @@ export interface VmmKit {
   attach(keeper: Keeper, spec: AttachSpec): Promise<Vm>;
   /** Serves the memory of a VM whose pager died; its guest waits until then. Throws when that can't be. */
   replacePager(keeper: Keeper, spec: PagerSpec): Promise<void>;
+}
+
+/** `kernel`, `initramfs`: what VMs boot with here; one that is restored needs neither. */
+export interface PrepareSpec extends Pick<VmSpec, 'uids' | 'kernel' | 'initramfs'> {}
+
+export interface AheadSpec
+  extends Pick<VmSpec, 'uids' | 'netns' | 'tapName' | 'vcpus' | 'memoryMb' | 'tracker'> {
+  /** What its memory will be mapped from; else it will come through the pager. */
+  memory?: Chain | undefined;
 }
 
 export interface AttachSpec extends Pick<VmSpec, 'uids' | 'snapshotDir'> {}

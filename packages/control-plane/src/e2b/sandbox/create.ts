@@ -11,6 +11,7 @@ import { newToken } from '../../sandbox/token.ts';
 import { untilMoved } from '../../sandbox/until-moved.ts';
 import { IngressWish, toIngress } from './ingress.ts';
 import { EgressWish, toPolicy } from './network.ts';
+import { stateOf } from './sandbox.ts';
 
 /** Seconds. */
 export const Ttl = z.int().min(1).max(SANDBOX_LIMITS.timeoutSec.max);
@@ -77,8 +78,8 @@ async function madeBefore(
   if (known.idempotency_hash !== hash)
     throw new ThawError('conflict', 'this Idempotency-Key came with another request before');
   const row = known.status === 'pending' ? await untilMoved(plane, known) : known;
-  if (row?.status === 'stopping' || row?.status === 'stopped')
-    throw new ThawError('conflict', 'the sandbox of this Idempotency-Key was destroyed');
+  if (row !== undefined && stateOf(row.status) === undefined)
+    throw new ThawError('conflict', `the sandbox of this Idempotency-Key is ${row.status}`);
   return row;
 }
 

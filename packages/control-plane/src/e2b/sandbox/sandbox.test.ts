@@ -346,6 +346,9 @@ describe('sandboxes of the E2B API', () => {
     const { body } = await test.ask('GET', `/v1/sandboxes/${id}`);
     assert.equal(body.timeout_sec, 0);
     assert.equal(Math.round((at(body.end_at) - Date.now()) / 1000), 20);
+    // What is made of it has an end too.
+    const forked = await test.ask('POST', `/v1/sandboxes/${id}/fork`, {});
+    assert.equal(Math.round((at(forked.body.forks[0].sandbox.end_at) - Date.now()) / 1000), 20);
   });
 
   it('wait for the verb under way', async () => {

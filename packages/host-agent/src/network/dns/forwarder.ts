@@ -26,10 +26,14 @@ const ADDRESSES_MAX = 64;
 /** Questions at once, of one guest and of all. */
 const OPEN_PER_GUEST = 64;
 const OPEN_MAX = 1024;
+/** Questions of one guest in a second, and at once. The kernel counts packets; one of TCP may hold many questions. */
+const RATE = { perSec: 100, burst: 200 };
 const CONNECTIONS_PER_GUEST = 16;
 const CONNECTIONS_MAX = 512;
 const IDLE_MS = 10_000;
 const STREAM_BYTES_MAX = 4096;
+/** Of answers that are not fetched. */
+const UNREAD_BYTES_MAX = 2 ** 18;
 
 /** One who may ask. */
 export interface Client {
@@ -61,6 +65,8 @@ export class Forwarder implements AsyncDisposable {
   readonly #tcp: net.Server;
   readonly #questions = new Map<string, number>();
   readonly #connections = new Map<string, number>();
+  /** How many questions each may put at once now, as of when. */
+  readonly #credits = new Map<string, { left: number; at: number }>();
   readonly #sockets = new Set<net.Socket>();
   #open = 0;
 
@@ -72,9 +78,10 @@ export class Forwarder implements AsyncDisposable {
     udp.on('error', options.warn);
     tcp.on('error', options.warn);
     udp.on('message', (bytes, { address, port: to }) => {
-      void this.#answer(bytes, address, 'udp').then(
-        (reply) => reply && udp.send(reply, to, address, () => {}),
-      );
+      // Port 0, which a guest can write into its packets, is refused by an exception.
+      void this.#answer(bytes, address, 'udp')
+        .then((reply) => reply && udp.send(reply, to, address, () => {}))
+        .catch(options.warn);
     });
     tcp.maxConnections = CONNECTIONS_MAX;
     tcp.on('connection', (socket) => void this.#converse(socket).catch(() => {}));
@@ -113,6 +120,7 @@ export class Forwarder implements AsyncDisposable {
     const client = this.#options.clientAt(source);
     const asking = this.#questions.get(source) ?? 0;
     if (client === undefined || asking >= OPEN_PER_GUEST || this.#open >= OPEN_MAX) return undefined;
+    if (!this.#hasCredit(source)) return undefined;
     const read = readQuery(bytes);
     if (read.kind === 'noise') return undefined;
     if (read.kind === 'refused') return read.reply;
@@ -127,6 +135,14 @@ export class Forwarder implements AsyncDisposable {
       this.#open -= 1;
       count(this.#questions, source, -1);
     }
+  }
+
+  #hasCredit(source: string): boolean {
+    const now = performance.now();
+    const { left, at } = this.#credits.get(source) ?? { left: RATE.burst, at: now };
+    const credit = Math.min(RATE.burst, left + ((now - at) / 1000) * RATE.perSec);
+    this.#credits.set(source, { left: Math.max(0, credit - 1), at: now });
+    return credit >= 1;
   }
 
   async #reply(client: Client, { name, question }: Query): Promise<Reply> {
@@ -183,6 +199,7 @@ export class Forwarder implements AsyncDisposable {
           const reply = await this.#answer(message, source, 'tcp');
           if (reply === undefined) return;
           socket.write(framed(reply));
+          if (socket.writableLength > UNREAD_BYTES_MAX) return;
         }
         if (received.length > STREAM_BYTES_MAX) return;
       }

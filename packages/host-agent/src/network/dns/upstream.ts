@@ -7,6 +7,8 @@ import { type Packet, type Question, readAnswer, writeQuestion } from './message
 const PORT = 53;
 const ROUNDS = 2;
 const ANSWER_WITHIN_MS = 2000;
+/** Guests' resolvers do not wait for longer. */
+const GIVE_UP_AFTER_MS = 6000;
 
 export interface Server {
   address: string;
@@ -16,8 +18,10 @@ export interface Server {
 
 /** The first answer that is one, of the servers in their order; undefined when none gave any. */
 export async function ask(servers: readonly Server[], question: Question): Promise<Packet | undefined> {
+  const end = performance.now() + GIVE_UP_AFTER_MS;
   for (let round = 0; round < ROUNDS; round++) {
     for (const server of servers) {
+      if (performance.now() > end) return undefined;
       const packet = await askOne(server, question).catch(() => undefined);
       if (packet !== undefined && (rcodeOf(packet) === 'NOERROR' || rcodeOf(packet) === 'NXDOMAIN'))
         return packet;

@@ -89,6 +89,12 @@ export class Cgroups implements AsyncDisposable {
     undo.move();
   }
 
+  /** Sets other limits for the group of a sandbox. Throws when one can't be set; the others may be then. */
+  async limit(id: string, limits: Limits): Promise<void> {
+    await all(this.#trees.map((tree) => limitGroup(tree, sandboxGroup(tree.folder, id), limits)));
+    await this.#weigh();
+  }
+
   /** Moves a process in; what it starts from then on is in too. */
   async enter(id: string, pid: number): Promise<void> {
     // Each waits for the kernel to notice everywhere.
@@ -148,13 +154,7 @@ export class Cgroups implements AsyncDisposable {
     await prepare(tree, tree.folder, this.#folders, {});
     const group = sandboxGroup(tree.folder, id);
     await this.#folders.make(group);
-    for (const controller of tree.controllers) {
-      for (const { name, value, optional } of settings(tree.version, controller, limits)) {
-        await write(setting(group, name), value).catch((error: NodeJS.ErrnoException) => {
-          if (!(optional && error.code === 'ENOENT')) throw error;
-        });
-      }
-    }
+    await limitGroup(tree, group, limits);
   }
 
   /** Busy for a moment after the last process was reaped. */
@@ -169,6 +169,16 @@ export class Cgroups implements AsyncDisposable {
         if (code !== 'EBUSY' || performance.now() > deadline) throw error;
       }
       await sleep(pauseMs);
+    }
+  }
+}
+
+async function limitGroup({ version, controllers }: Tree, group: string, limits: Limits): Promise<void> {
+  for (const controller of controllers) {
+    for (const { name, value, optional } of settings(version, controller, limits)) {
+      await write(setting(group, name), value).catch((error: NodeJS.ErrnoException) => {
+        if (!(optional && error.code === 'ENOENT')) throw error;
+      });
     }
   }
 }

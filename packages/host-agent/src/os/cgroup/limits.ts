@@ -4,7 +4,7 @@ import type { Controller } from './layout.ts';
 export interface Limits {
   /** Processors' worth of time. */
   cpus: number;
-  /** Its share of busy processors: that of as many ordinary processes. */
+  /** Its share of busy processors: that of as many ordinary processes; 0 is as good as none. */
   shares: number;
   memoryBytes: number;
   /** Processes and threads. */
@@ -45,9 +45,12 @@ export const SHARES = {
   2: { name: 'cpu.weight', one: 100, max: 10_000 },
 } as const;
 
+/** Of both versions: the kernel takes nothing less. */
+const SHARE_MIN = 2;
+
 function shareOf(version: 1 | 2, shares: number): Setting {
   const { name, one, max } = SHARES[version];
-  return { name, value: String(Math.min(max, one * shares)) };
+  return { name, value: String(Math.min(max, Math.max(SHARE_MIN, one * shares))) };
 }
 
 export function settings(version: 1 | 2, controller: Controller, limits: Limits): Setting[] {

@@ -4,8 +4,10 @@ import { replacePager } from '../memory.ts';
 import { measureTsc } from '../tsc.ts';
 import type { BootSpec, RestoreSpec, Vm, VmmInfo, VmmKit } from '../vmm.ts';
 import { kvmWorks } from './accelerator.ts';
+import { prepare, startAhead } from './ahead.ts';
 import { CPU_MODEL, MACHINE } from './argv.ts';
-import { attach, type Binaries, start } from './start.ts';
+import type { Binaries } from './spawn.ts';
+import { attach, start } from './start.ts';
 
 export interface QemuOptions {
   binaries: Binaries;
@@ -34,6 +36,8 @@ export async function qemuKit(options: QemuOptions): Promise<VmmKit> {
   return {
     info,
     backends: ['uffd', 'mapped'],
+    prepare: (keeper, spec): Promise<void> => prepare(binaries, info, keeper, spec),
+    startAhead: (keeper, spec): Promise<void> => startAhead(binaries, info, keeper, spec),
     boot: (spec: BootSpec): Promise<Vm> => start(binaries, info, spec),
     restore: (spec: RestoreSpec): Promise<Vm> => start(binaries, info, spec),
     attach: (keeper, { uids }): Promise<Vm> => attach(info, keeper, uids.vmm),
