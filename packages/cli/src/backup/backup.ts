@@ -37,10 +37,9 @@ export const Staged = z.object({
 });
 export type Staged = z.infer<typeof Staged>;
 
-const Line = z.object({
-  table: z.string().optional(),
-  rows: z.array(z.looseObject({ id: z.string().default(''), status: z.string().optional() })).optional(),
-});
+const Line = z.object({ table: z.string().optional(), rows: z.array(z.unknown()).default([]) });
+const HostRow = z.object({ identity: z.string() });
+const SandboxRow = z.object({ id: z.string(), status: z.string() });
 
 /** Only root reads and writes the data folder. */
 export function installedPaths(config: Config): UpPaths {
@@ -98,11 +97,13 @@ async function sandboxesOf(file: string, identity: string): Promise<string[]> {
   const ids: string[] = [];
   for await (const line of createInterface({ input: createReadStream(file) })) {
     const { table, rows } = Line.parse(JSON.parse(line));
-    for (const row of table === 'hosts' ? (rows ?? []) : [])
-      if (row.identity !== identity)
-        throw new ThawError('conflict', 'the database belongs to another data folder: check DATABASE_URL');
+    if (table === 'hosts' && rows.some((row) => HostRow.parse(row).identity !== identity))
+      throw new ThawError('conflict', 'the database belongs to another data folder: check DATABASE_URL');
     if (table !== 'sandboxes') continue;
-    for (const { id, status } of rows ?? []) if (status !== 'stopped' && status !== 'stopping') ids.push(id);
+    const alive = rows
+      .map((row) => SandboxRow.parse(row))
+      .filter(({ status }) => status !== 'stopped' && status !== 'stopping');
+    ids.push(...alive.map(({ id }) => id));
   }
   return ids;
 }
