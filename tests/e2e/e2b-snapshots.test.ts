@@ -159,8 +159,12 @@ describe('the E2B API on real VMs', () => {
       'GET',
       `/sandboxes/${source.sandboxID}`,
     );
-    const samples = await ask<Metric[]>(200, 'GET', where);
-    assert.ok(samples.length > 2, `${samples.length} samples`);
+    // One every five seconds.
+    const samples = await eventually(async () => {
+      const taken = await ask<Metric[]>(200, 'GET', where);
+      assert.ok(taken.length > 2, `${taken.length} samples`);
+      return taken;
+    });
     for (const [index, sample] of samples.entries()) {
       assert.ok(index === 0 || sample.timestampUnix >= samples[index - 1]!.timestampUnix);
       assert.equal(sample.cpuCount, detail.cpuCount);
