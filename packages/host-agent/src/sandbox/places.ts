@@ -14,6 +14,7 @@ import { OPEN_EGRESS } from '../network/egress.ts';
 import { type Limits, limitsOf } from '../os/cgroup/limits.ts';
 import type { Chain, VmmKind } from '../vmm/vmm.ts';
 import { AHEAD, makePlace, type Place, type Wait } from './place.ts';
+import { Refill } from './refill.ts';
 
 /** Whoever has just been given one starts and works first. */
 const REFILL_MS = 1000;
@@ -41,13 +42,16 @@ export class Places implements AsyncDisposable {
   readonly #clones: Awaited[] = [];
   /** The name of the one that is being made. */
   #making: string | undefined;
-  #filling: Promise<void> | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  #isClosing = false;
+  readonly #refill: Refill;
 
   constructor(host: () => Host, size: number) {
     this.#host = host;
     this.#size = size;
+    this.#refill = new Refill({
+      fill: () => this.#fill(),
+      failed: (error) => host().log.warn({ err: error }, 'a place for a VM could not be made'),
+      retryMs: RETRY_MS,
+    });
   }
 
   /** `waiting`: of those that are ready, how many have a VMM; `making`: whether they are not yet as they should be. */
@@ -95,33 +99,19 @@ export class Places implements AsyncDisposable {
 
   /** Makes what is missing, in the background, one by one, and while nothing else starts. */
   refill(afterMs = REFILL_MS): void {
-    if (this.#isClosing || this.#size === 0 || this.#filling !== undefined) return;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      this.#filling = this.#fill()
-        .catch((error: unknown) => {
-          this.#host().log.warn({ err: error }, 'a place for a VM could not be made');
-          return RETRY_MS;
-        })
-        .then((retryMs) => {
-          this.#filling = undefined;
-          if (retryMs !== undefined) this.refill(retryMs);
-        });
-    }, afterMs);
-    this.#timer.unref();
+    if (this.#size === 0) return;
+    this.#refill.after(afterMs);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#isClosing = true;
-    clearTimeout(this.#timer);
-    await this.#filling;
+    await this.#refill[Symbol.asyncDispose]();
     await this.drop();
   }
 
   /** Milliseconds until it is to be tried again, if it is. */
   async #fill(): Promise<number | undefined> {
     const host = this.#host();
-    while (!this.#isClosing) {
+    while (!this.#refill.isClosing) {
       const step = this.#next(host);
       if (step === undefined) return undefined;
       if (isStarting(host)) return BUSY_MS;

@@ -20,6 +20,7 @@ import type { Machine } from './machine.ts';
 import { originOf, wanted } from './origin.ts';
 import { SandboxPaths, sparePaths } from './paths.ts';
 import type { SandboxRecord } from './record.ts';
+import { Refill } from './refill.ts';
 import { checkRoomBeside } from './room.ts';
 import { identify, type Nameless, startMachine, startNameless } from './start.ts';
 
@@ -108,14 +109,17 @@ export class Spares implements AsyncDisposable {
   readonly #wishes: readonly SpareWish[];
   readonly #ready = new Map<SpareWish, Spare[]>();
   #making: { record: SandboxRecord } | undefined;
-  #filling: Promise<void> | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  #isClosing = false;
+  readonly #refill: Refill;
 
   constructor(host: () => Host, wishes: readonly SpareWish[]) {
     this.#host = host;
     this.#wishes = wishes.filter(({ count }) => count > 0);
     for (const wish of this.#wishes) this.#ready.set(wish, []);
+    this.#refill = new Refill({
+      fill: () => this.#fill(),
+      failed: (error) => host().log.warn({ err: error }, 'a spare could not be made'),
+      retryMs: RETRY_MS,
+    });
   }
 
   counts(): { ready: number; making: number } {
@@ -153,26 +157,12 @@ export class Spares implements AsyncDisposable {
 
   /** Makes what is missing, in the background and one by one. */
   refill(afterMs = REFILL_MS): void {
-    if (this.#isClosing || this.#wishes.length === 0 || this.#filling !== undefined) return;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      this.#filling = this.#fill()
-        .catch((error: unknown) => {
-          this.#host().log.warn({ err: error }, 'a spare could not be made');
-          return RETRY_MS;
-        })
-        .then((retryMs) => {
-          this.#filling = undefined;
-          if (retryMs !== undefined) this.refill(retryMs);
-        });
-    }, afterMs);
-    this.#timer.unref();
+    if (this.#wishes.length === 0) return;
+    this.#refill.after(afterMs);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#isClosing = true;
-    clearTimeout(this.#timer);
-    await this.#filling;
+    await this.#refill[Symbol.asyncDispose]();
     await this.drop();
   }
 
@@ -183,7 +173,7 @@ export class Spares implements AsyncDisposable {
   /** Milliseconds until it is to be tried again, if it is. */
   async #fill(): Promise<number | undefined> {
     for (const [wish, spares] of this.#ready) {
-      for (let made = 0; made < 2 * wish.count && !this.#isClosing; made++) {
+      for (let made = 0; made < 2 * wish.count && !this.#refill.isClosing; made++) {
         for (const lost of spares.filter(({ isLost }) => isLost)) await this.#discard(spares, lost);
         if (spares.length >= wish.count) break;
         const spare = await this.#make(wish);
