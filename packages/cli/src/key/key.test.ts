@@ -1,30 +1,12 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import path from 'node:path';
-import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { TestPlane } from '../../../control-plane/src/testing.ts';
-
-const MAIN = path.join(import.meta.dirname, '../main.ts');
+import * as testing from '../testing.ts';
 
 test('keys are made, listed, limited and revoked', async () => {
   await using plane = await TestPlane.start();
-  async function thaw(args: string[], key = plane.key) {
-    const env = { PATH: process.env.PATH!, THAW_URL: plane.url, THAW_API_KEY: key };
-    const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
-    const [stdout, stderr] = await Promise.all([
-      text(child.stdout),
-      text(child.stderr),
-      once(child, 'close'),
-    ]);
-    return { code: child.exitCode, stdout: stdout.trim(), stderr };
-  }
-  async function done(...args: string[]): Promise<string> {
-    const { code, stdout, stderr } = await thaw(args);
-    assert.equal(code, 0, stderr);
-    return stdout;
-  }
+  const thaw = (args: string[], key = plane.key) => testing.thaw(plane, key, args);
+  const done = (...args: string[]) => testing.done(plane, plane.key, args);
 
   const key = await done('key', 'create', 'ci', '--sandboxes', '1', '--memory', '1024');
   assert.match(key, /^e2b_[0-9a-f]{40}$/);
