@@ -11,7 +11,7 @@ import { eventually, startThaw, type TestThaw } from './harness.ts';
 import { ownHost } from './own-host.ts';
 import { fullTraces } from './places.ts';
 import { saveResults, table } from './results.ts';
-import { descriptors, type Traces } from './traces.ts';
+import { descriptors, openFiles, type Traces } from './traces.ts';
 
 await ownHost(import.meta.filename);
 
@@ -85,7 +85,8 @@ describe('a Thaw that runs for long', () => {
       for (const daemon of DAEMONS) {
         const { rssBytes, threads, descriptors } = now[daemon];
         const was = early[daemon];
-        const message = `${daemon}: ${JSON.stringify({ was, now: now[daemon] })}`;
+        const open = await openFiles(pids[daemon]);
+        const message = `${daemon}: ${JSON.stringify({ was, now: now[daemon], open })}`;
         assert.ok(rssBytes <= was.rssBytes + GROWTH_BYTES, message);
         assert.ok(threads <= was.threads, message);
         assert.ok(descriptors <= was.descriptors, message);

@@ -65,6 +65,13 @@ export async function descriptors(pid: number): Promise<number> {
   return (await names(`/proc/${pid}/fd`)).length;
 }
 
+/** What they lead to, for the message of a test that found too many. */
+export async function openFiles(pid: number): Promise<string[]> {
+  const folder = `/proc/${pid}/fd`;
+  const targets = (await names(folder)).map((fd) => readlink(`${folder}/${fd}`).catch(() => 'closed'));
+  return (await Promise.all(targets)).sort();
+}
+
 /** Bytes that everything below a folder takes on disk. */
 export async function allocatedBelow(folder: string): Promise<number> {
   let bytes = 0;

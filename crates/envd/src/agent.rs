@@ -1,7 +1,7 @@
 //! What every request sees: who the VM is, its processes, and whether anyone may ask at all.
 
 use std::fs::File;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::args::Args;
 use crate::cgroup::Cgroup;
@@ -22,6 +22,8 @@ pub struct Agent {
     pub watchers: Watchers,
     /// None where the kernel has no cgroup v2: then nothing is ever frozen.
     pub cgroup: Option<Cgroup>,
+    /// From the first rehearsal on.
+    pub rehearsal_cgroup: OnceLock<Option<Cgroup>>,
     pub cpu: Mutex<Cpu>,
     /// Held open for `/init`.
     pub random: Option<File>,
@@ -52,6 +54,7 @@ impl Agent {
             uploads: Turns::default(),
             watchers: Watchers::default(),
             cgroup,
+            rehearsal_cgroup: OnceLock::new(),
             cpu: Mutex::default(),
             random: kernel::random().ok(),
             memo,
@@ -69,6 +72,16 @@ impl Agent {
             eprintln!("thaw-envd: the identity is not kept: {error}");
         }
         *self.identity.lock().unwrap() = Arc::new(identity);
+    }
+
+    /// All that `set_identity` does but the change.
+    pub fn rehearse_identity(&self, identity: &Identity) {
+        // One that somebody has must not be lost, whatever happens to the agent meanwhile.
+        if self.identity().counter.is_none()
+            && let Some(Err(error)) = self.memo.as_ref().map(|memo| memo.rehearse(identity))
+        {
+            eprintln!("thaw-envd: an identity could not be kept: {error}");
+        }
     }
 
     /// The user with this name, or the default one when `name` is empty. `Err` is the name that nobody has.

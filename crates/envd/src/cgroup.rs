@@ -26,6 +26,13 @@ impl Cgroup {
         Ok(Cgroup { path: path.into(), procs, freeze })
     }
 
+    /// A second one beside it, where a rehearsal's processes are: users' stand still meanwhile.
+    pub fn rehearsal(&self) -> io::Result<Cgroup> {
+        let mut name = self.path.clone().into_os_string();
+        name.push("-rehearsal");
+        Cgroup::open(Path::new(&name))
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -60,7 +60,16 @@ impl Memo {
     }
 
     pub fn write(&self, identity: &Identity) -> io::Result<()> {
-        let kept = Kept { boot_id: self.boot_id.clone(), identity: identity.clone() };
+        self.put(&self.boot_id, identity)
+    }
+
+    /// Does the work of `write` for nobody: of no boot, it is never recalled.
+    pub fn rehearse(&self, identity: &Identity) -> io::Result<()> {
+        self.put("none", identity)
+    }
+
+    fn put(&self, boot_id: &str, identity: &Identity) -> io::Result<()> {
+        let kept = Kept { boot_id: boot_id.into(), identity: identity.clone() };
         let mut text = serde_json::to_vec(&kept)?;
         // White space over what a longer one left.
         let length = self.file.metadata()?.len() as usize;
@@ -77,6 +86,8 @@ mod tests {
     fn the_last_identity_of_this_boot_is_recalled() {
         let root = std::env::temp_dir().join(format!("thaw-envd-memo-{}", std::process::id()));
         let memo = Memo::open(&root).unwrap();
+        assert_eq!(memo.recall(), None);
+        memo.rehearse(&Identity { hostname: Some("nobody".into()), ..Identity::default() }).unwrap();
         assert_eq!(memo.recall(), None);
         for name in ["a-long-hostname", "short"] {
             let identity = Identity { counter: Some(7), hostname: Some(name.into()), ..Identity::default() };

@@ -133,6 +133,10 @@ fn only_the_host_rehearses_and_only_until_there_is_an_identity() {
         204
     );
     assert_eq!(envd.shell("echo practised", &[]).finish().text(), "practised\n");
+    if envd.cgroup.is_some() {
+        let cgroup = envd.shell("cat /proc/self/cgroup", &[]).finish().text();
+        assert!(cgroup.trim_end().ends_with("-rehearsal"), "{cgroup}");
+    }
     for path in ["/envs", "/files?path=/etc/hostname", "/metrics"] {
         assert_eq!(envd.ask("GET", path, &[], b"").status, 503, "{path}");
     }

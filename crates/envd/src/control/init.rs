@@ -95,7 +95,8 @@ pub fn take_on(agent: &Agent, init: &Init, Told { time, entropy }: &Told) -> Res
     Ok(())
 }
 
-fn identity(init: Init) -> Identity {
+/// What the agent is told by it.
+pub fn identity(init: Init) -> Identity {
     let mut env = init.env_vars.unwrap_or_default();
     env.insert("E2B_SANDBOX".into(), "true".into());
     env.insert("E2B_SANDBOX_ID".into(), init.sandbox_id);

@@ -2,16 +2,23 @@
 //! while the gate is closed and users' processes stand still, and an identity of nobody is written: what a first command
 //! and its `/init` need is then at hand.
 
+use std::time::Duration;
+
 use hyper::{Response, StatusCode};
 use serde::Deserialize;
 
-use super::init::{Init, Told, take_on};
+use super::explain;
+use super::init::{Init, Told, identity, take_on};
 use crate::agent::Agent;
 use crate::body::{self, Body};
+use crate::cgroup::Cgroup;
 use crate::http_error::HttpError;
 
 /// Fewer bytes could be guessed.
 const TOKEN_BYTES_MIN: usize = 32;
+
+/// Of a cgroup that has no process.
+const FREEZE_LIMIT: Duration = Duration::from_millis(100);
 
 #[derive(Deserialize)]
 pub struct Rehearse {
@@ -34,6 +41,14 @@ pub async fn rehearse(
         return Err(HttpError::new(StatusCode::CONFLICT, "the sandbox is in use"));
     }
     take_on(agent, &init, &Told::of(&init)?)?;
+    agent.rehearse_identity(&identity(init));
+    if let Some(cgroup) = agent.rehearsal_cgroup.get_or_init(|| beside(agent.cgroup.as_ref()?)) {
+        cgroup.freeze(FREEZE_LIMIT).await.and_then(|_| cgroup.thaw()).map_err(explain("a freeze"))?;
+    }
     agent.gate.rehearse(token);
     Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
+fn beside(cgroup: &Cgroup) -> Option<Cgroup> {
+    cgroup.rehearsal().inspect_err(|error| eprintln!("thaw-envd: rehearsals are in no cgroup: {error}")).ok()
 }

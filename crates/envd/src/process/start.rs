@@ -16,6 +16,7 @@ use super::table::Process;
 use super::terminal::Pty;
 use crate::agent::Agent;
 use crate::caller;
+use crate::cgroup::Cgroup;
 use crate::files::path::resolve;
 use crate::gate::Rehearsal;
 use crate::rpc::{self, Code, RpcError, or_default};
@@ -75,8 +76,11 @@ async fn spawn(
 ) -> Result<(Arc<Process>, Output), RpcError> {
     let spawning = agent.clone();
     let spawned = tokio::task::spawn_blocking(move || {
-        let users = spawning.cgroup.as_ref().filter(|_| !is_rehearsal);
-        launch_checked(&launch, users.map(|cgroup| cgroup.procs()))
+        let cgroup = match is_rehearsal {
+            true => spawning.rehearsal_cgroup.get().and_then(Option::as_ref),
+            false => spawning.cgroup.as_ref(),
+        };
+        launch_checked(&launch, cgroup.map(Cgroup::procs))
     });
     let launched = spawned.await.unwrap_or_else(|error| Err(Code::Internal.error(error.to_string())))?;
     let (process, output) = output::adopt(launched, message.process, message.tag, deadline);

@@ -140,15 +140,21 @@ impl Drop for Envd {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(cgroup) = &self.cgroup {
+        for cgroup in self.cgroup.iter().flat_map(|cgroup| [cgroup.clone(), rehearsal(cgroup)]) {
             let _ = fs::write(cgroup.join("cgroup.kill"), "1");
-            wait_until("the cgroup is empty", || fs::remove_dir(cgroup).is_ok() || !cgroup.exists());
+            wait_until("the cgroup is empty", || fs::remove_dir(&cgroup).is_ok() || !cgroup.exists());
         }
         let _ = fs::remove_dir_all(&self.root);
     }
 }
 
 /// The process and its two ports.
+/// Where the processes of a rehearsal are.
+fn rehearsal(cgroup: &Path) -> PathBuf {
+    let name = cgroup.file_name().unwrap().to_str().unwrap();
+    cgroup.with_file_name(format!("{name}-rehearsal"))
+}
+
 fn run(root: &Path, cgroup: Option<&Path>, options: &Options) -> (Child, u16, u16) {
     let binary = env!("CARGO_BIN_EXE_thaw-envd");
     let mut command = match options.small_disk_bytes {

@@ -6,7 +6,7 @@ import {
   TEMPLATE_ID,
   ThawError,
 } from '@thaw/api';
-import type { SandboxInfo } from '@thaw/api/rpc';
+import type { GetHostResponse, SandboxInfo } from '@thaw/api/rpc';
 import { admit, type Owner } from '../auth/quota.ts';
 import type { Ingress } from '../db/schema.ts';
 import { toNetwork } from '../host/agent.ts';
@@ -17,7 +17,7 @@ import { resolveTemplate } from '../template/resolve.ts';
 import type { TemplateRow } from '../template/table.ts';
 import { recordStart } from './record-start.ts';
 import type { Done } from './sandbox.ts';
-import { findSandbox, insertSandbox, type SandboxRow } from './table.ts';
+import { insertSandbox, type SandboxRow } from './table.ts';
 
 /** What a create of the E2B API says besides. */
 export interface E2bCreate {
@@ -43,13 +43,16 @@ export async function createSandbox(
   e2b?: E2bCreate,
 ): Promise<Done> {
   noteTarget(wish.template);
+  const asked = plane.host.facts();
+  // Whatever comes of it, the template is judged first.
+  asked.catch(() => {});
   const template = await resolveTemplate(plane, teamId, wish.template);
   const size = sizeOf(template, wish);
-  await checkAgainstHost(plane, size);
+  checkAgainstHost(await asked, size);
 
   const id = newSandboxId();
   noteTarget(id);
-  const row = {
+  const wanted = {
     id,
     team_id: teamId,
     key_id: keyId,
@@ -66,14 +69,10 @@ export async function createSandbox(
     metadata: JSON.stringify(wish.metadata ?? {}),
     ...(e2b && columnsOf(e2b, template)),
   } as const;
-  await admit(plane.db, { teamId, keyId }, async (db) => {
-    await insertSandbox(db, row);
-    return row;
-  });
-  return plane.verbs.run(id, 'create', `sandbox ${id} is pending`, async () => {
-    const row = (await findSandbox(plane.db, teamId, id))!;
-    return await recordStart(plane, row, onHost(plane, row, wish.env ?? {}, e2b));
-  });
+  const row = (await admit(plane.db, { teamId, keyId }, (db) => insertSandbox(db, wanted)))!;
+  return plane.verbs.run(id, 'create', `sandbox ${id} is pending`, () =>
+    recordStart(plane, row, onHost(plane, row, wish.env ?? {}, e2b)),
+  );
 }
 
 function columnsOf(e2b: E2bCreate, template: TemplateRow) {
@@ -123,8 +122,7 @@ function sizeOf(template: TemplateRow, wish: CreateSandbox): Size {
   };
 }
 
-async function checkAgainstHost(plane: Plane, size: Size): Promise<void> {
-  const facts = await plane.host.facts();
+function checkAgainstHost(facts: GetHostResponse, size: Size): void {
   const limits = [
     ['vcpus', size.vcpus, facts.vcpusMax],
     ['memory_mb', size.memory_mb, facts.memoryMbMax],

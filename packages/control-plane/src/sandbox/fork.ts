@@ -10,7 +10,7 @@ import { noteTarget } from '../http/request.ts';
 import type { Plane } from '../plane.ts';
 import { recordStart } from './record-start.ts';
 import { type Done, requireSandbox, toSandbox, wrongState } from './sandbox.ts';
-import { findSandbox, insertSandbox, type SandboxRow } from './table.ts';
+import { insertSandbox, type SandboxRow } from './table.ts';
 import { newToken } from './token.ts';
 import { transition } from './transition.ts';
 
@@ -64,10 +64,11 @@ async function insertChildren(
   const { template_id, template, vcpus, memory_mb, disk_mb } = source;
   const { on_timeout, auto_resume, network, pause_memory, alias, ingress, allow_internet } = source;
   const { timeout_sec, ttl_sec } = ttlSec === undefined ? source : { timeout_sec: 0, ttl_sec: ttlSec };
-  await admit(plane.db, owner, async (db) => {
+  const rows = await admit(plane.db, owner, async (db) => {
+    const inserted: SandboxRow[] = [];
     for (const id of ids) {
       noteTarget(id);
-      await insertSandbox(db, {
+      const row = await insertSandbox(db, {
         ...{ id, team_id: owner.teamId, key_id: owner.keyId, plane: plane.id, host_id: source.host_id },
         ...{ template_id, template, vcpus, memory_mb, disk_mb, timeout_sec, on_timeout, auto_resume },
         ...{ status: 'pending', ttl_sec, pause_memory, alias, allow_internet },
@@ -76,10 +77,11 @@ async function insertChildren(
         network: JSON.stringify(network),
         metadata: JSON.stringify(metadata ?? source.metadata),
       });
+      inserted.push(row);
     }
-    return ids;
+    return inserted;
   });
-  return await Promise.all(ids.map(async (id) => (await findSandbox(plane.db, owner.teamId, id))!));
+  return rows!;
 }
 
 async function forkOnHost(

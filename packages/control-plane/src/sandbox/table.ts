@@ -25,8 +25,10 @@ const buildColumns = [
   'builds.stored_bytes as build_stored_bytes',
 ] as const;
 
-export async function insertSandbox(db: Database, row: Insertable<SandboxTable>): Promise<void> {
-  await db.insertInto('sandboxes').values(row).execute();
+/** Nothing of it was sealed yet. */
+export async function insertSandbox(db: Database, row: Insertable<SandboxTable>): Promise<SandboxRow> {
+  const inserted = await db.insertInto('sandboxes').values(row).returningAll().executeTakeFirstOrThrow();
+  return { ...inserted, build_generation: null, build_stored_bytes: null };
 }
 
 function select(db: Database): SelectQueryBuilder<Schema, 'sandboxes' | 'builds', SandboxRow> {

@@ -27,7 +27,7 @@ export async function acquireHead(store: BuildStore, owner: HeadOwner): Promise<
     return { head, hold: store.holds.take(await sources(store, head.build)) };
   });
   try {
-    return { head, build: await readBuild(store, head.build), hold };
+    return { head, build: await store.known.get(head.build, () => readBuild(store, head.build)), hold };
   } catch (error) {
     hold[Symbol.dispose]();
     throw error;

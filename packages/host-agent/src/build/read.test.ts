@@ -78,6 +78,8 @@ const CASES: { name: string; message: RegExp; damage: (first: Build, second: Bui
 for (const { name, message, damage } of CASES) {
   test(`a restore refuses: ${name}`, async (t) => {
     const { store, first, second } = await twoGenerations(t);
+    // What was read before is looked at again.
+    (await acquireHead(store, SANDBOX)).hold[Symbol.dispose]();
     await damage(first, second);
     const refused = (error: unknown) => {
       assert.ok(error instanceof ThawError && error.kind === 'internal', String(error));
@@ -92,6 +94,13 @@ for (const { name, message, damage } of CASES) {
     assert.deepEqual(store.holds.ids(), []);
   });
 }
+
+test('what has not changed is read once', async (t) => {
+  const { store } = await twoGenerations(t);
+  const [one, other] = [await acquireHead(store, SANDBOX), await acquireHead(store, SANDBOX)];
+  assert.equal(one.build, other.build);
+  for (const { hold } of [one, other]) hold[Symbol.dispose]();
+});
 
 test('verify finds one changed byte of content that a restore reads lazily', async (t) => {
   for (const kind of ['memfile', 'rootfs'] as const) {

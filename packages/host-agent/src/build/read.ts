@@ -21,10 +21,15 @@ import type { BuildStore } from './store.ts';
 export async function readBuild(store: BuildStore, id: BuildId): Promise<Build> {
   const files = store.paths.build(id);
   const manifest = await readManifest(store, id);
-  if (manifest.vmstate !== null) await readWhole(id, 'vmstate', files.vmstate, manifest.vmstate);
-  const memory = manifest.memory === null ? null : await readImage(store, id, 'memory', manifest.memory);
-  const disk = await readImage(store, id, 'disk', manifest.disk);
-  return { id, files, manifest, memory, disk };
+  const [vmstate, memory, disk] = await Promise.allSettled([
+    manifest.vmstate === null ? null : readWhole(id, 'vmstate', files.vmstate, manifest.vmstate),
+    manifest.memory === null ? null : readImage(store, id, 'memory', manifest.memory),
+    readImage(store, id, 'disk', manifest.disk),
+  ]);
+  if (vmstate.status === 'rejected') throw vmstate.reason;
+  if (memory.status === 'rejected') throw memory.reason;
+  if (disk.status === 'rejected') throw disk.reason;
+  return { id, files, manifest, memory: memory.value, disk: disk.value };
 }
 
 /** Throws `internal` if there is no such build or its manifest is damaged. */
@@ -78,9 +83,12 @@ async function readImage(
     throw damaged(id, `its ${kind} header and its manifest do not agree`);
   }
   await checkSize(id, kind, store.paths.build(id)[files.content], expected.file_bytes, 'exactly');
-  for (const [source, end] of endsBySource(image)) {
-    await checkSize(source, kind, store.paths.build(source)[files.content], end, 'at least');
-  }
+  const ends = [...endsBySource(image)];
+  await Promise.all(
+    ends.map(([source, end]) =>
+      checkSize(source, kind, store.paths.build(source)[files.content], end, 'at least'),
+    ),
+  );
   return image;
 }
 

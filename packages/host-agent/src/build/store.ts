@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import type { BuildId } from '@thaw/snapshot';
 import { Holds } from './holds.ts';
+import { KnownBuilds } from './known.ts';
 import { BuildPaths, OWNER_KINDS } from './paths.ts';
 import { syncDirectory } from './sync.ts';
 
@@ -8,6 +9,7 @@ import { syncDirectory } from './sync.ts';
 export class BuildStore {
   readonly paths: BuildPaths;
   readonly holds = new Holds();
+  readonly known = new KnownBuilds();
   /** Sealed builds that no head has named yet: their scope removes them. */
   readonly pending = new Set<BuildId>();
   /** Released, but not looked at or not removed yet because something failed: the next release tries again. */

@@ -13,6 +13,9 @@ import { PATIENCE, type Patience } from './silence.ts';
 export const GUEST_PORT = 49983;
 export const CONTROL_PORT = 49982;
 
+/** A connection that nobody uses is closed after this; one with a call on it is not. */
+const IDLE_TIMEOUT_MS = 10_000;
+
 /** One message of a guest, in bytes: more is refused unread. A chunk of output has 44 KiB, a folder's list the most. */
 const PROCESS_MESSAGE_BYTES_MAX = 2 ** 20;
 const LIST_BYTES_MAX = 16 * 2 ** 20;
@@ -29,7 +32,7 @@ export class Guest {
     this.host = host;
     this.patience = patience;
     this.#token = token;
-    this.agent = new http.Agent({ keepAlive: true });
+    this.agent = new http.Agent({ keepAlive: true, timeout: IDLE_TIMEOUT_MS });
     const authorize: Interceptor = (next) => (request) => {
       request.header.set('X-Access-Token', token);
       return next(request);

@@ -5,8 +5,8 @@ import { ask } from './control.ts';
 import { stream } from './exec.ts';
 import { Guest } from './guest.ts';
 
-/** The first finds most of what was missing, the second what is only looked for then. */
-const PROGRAMS = ['true', 'true', 'echo'];
+/** The first finds most of what was missing, the second what is only looked for then. The last one nobody has ever looked up. */
+const PROGRAMS = ['true', 'true', 'echo', `nothing-${randomBytes(4).toString('hex')}`];
 
 /** Its users' processes stand still meanwhile. Throws `timeout`, `agent_error`, or why `signal` was aborted. */
 export async function rehearse(host: string, timeoutMs: number, signal: AbortSignal): Promise<void> {
@@ -19,6 +19,10 @@ export async function rehearse(host: string, timeoutMs: number, signal: AbortSig
     templateId: 'nobody',
     hostname: 'nobody',
     machineId: randomBytes(16).toString('hex'),
+    accessToken: token,
+    envVars: { NOBODY: '1' },
+    defaultUser: 'root',
+    defaultWorkdir: '/root',
   };
   const answer = await ask(host, '/rehearse', () => ({ token, init }), timeoutMs, signal);
   if (answer.status !== 204)
@@ -26,7 +30,7 @@ export async function rehearse(host: string, timeoutMs: number, signal: AbortSig
   const guest = new Guest(host, token);
   try {
     for (const cmd of PROGRAMS) {
-      const command = { cmd, args: [], cwd: '/', env: {}, user: 'root', timeoutMs, stdin: false };
+      const command = { cmd, args: [], cwd: '', env: {}, user: 'root', timeoutMs, stdin: false };
       for await (const _ of stream(guest, command, signal));
     }
   } finally {
