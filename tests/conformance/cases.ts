@@ -7,6 +7,8 @@ export interface Case {
   name: string;
   title: string;
   core: boolean;
+  /** Against a host that `Trouble` has made. */
+  trouble: boolean;
   /** The first version that has it, by minor (`2.19`); false: no version has. */
   since: Record<Sdk['language'], string | false>;
 }
@@ -17,6 +19,7 @@ interface Entry {
   name: string;
   title: string;
   core?: boolean;
+  trouble?: boolean;
   js?: string | false;
   python?: string | false;
 }
@@ -25,6 +28,7 @@ export const CASES: readonly Case[] = (catalogue as Entry[]).map((entry) => ({
   name: entry.name,
   title: entry.title,
   core: entry.core ?? false,
+  trouble: entry.trouble ?? false,
   since: { JavaScript: entry.js ?? FIRST, Python: entry.python ?? FIRST },
 }));
 

@@ -13,6 +13,7 @@ import { installPython } from './python.ts';
 import { Report } from './report.ts';
 import { type Outcome, runCases } from './run.ts';
 import { type Mode, nameOf, SDKS, type Sdk } from './sdks.ts';
+import { Trouble } from './trouble.ts';
 
 const CLIENTS = 8;
 const FULL = process.env.THAW_CONFORMANCE === 'full';
@@ -26,8 +27,10 @@ const sdks = SDKS.filter(
   (sdk) => matches('SDK', nameOf(sdk)) && sdk.modes.some((mode) => sampled(sdk, mode)),
 );
 const modesOf = (sdk: Sdk) => sdk.modes.filter((mode) => matches('MODE', mode) && sampled(sdk, mode));
-const chosen = (sdk: Sdk): Case[] =>
-  casesOf(sdk).filter((one) => (FULL || one.core) && matches('CASE', one.name));
+const chosen = (sdk: Sdk, trouble = false): Case[] =>
+  casesOf(sdk).filter(
+    (one) => one.trouble === trouble && (FULL || trouble || one.core) && matches('CASE', one.name),
+  );
 
 // Where the packages come from cannot be reached from inside.
 await installPython(sdks.filter(({ language }) => language === 'Python').map(({ version }) => version));
@@ -55,22 +58,37 @@ describe('the E2B SDKs', { concurrency: !FULL }, () => {
     await thaw?.stop();
   });
 
+  /** Tests of these cases, told by one process that begins in front of them. */
+  const tests = (sdk: Sdk, mode: Mode, cases: Case[], env: () => Record<string, string>) => {
+    const outcomes = new Map<string, PromiseWithResolvers<Outcome>>();
+    for (const { name } of cases) outcomes.set(name, Promise.withResolvers());
+    before(() => {
+      const run = { sdk, mode, cases: [...outcomes.keys()], env: env() };
+      void play(run, (outcome) => outcomes.get(outcome.case)?.resolve(outcome));
+    });
+    for (const { name, title } of cases) {
+      it(`${title} (${name})`, async () => {
+        const outcome = await outcomes.get(name)!.promise;
+        report.add(sdk, mode, outcome);
+        assert.equal(outcome.outcome, 'passed', outcome.error);
+      });
+    }
+  };
+
   for (const sdk of sdks) {
     for (const mode of modesOf(sdk)) {
-      describe(`${nameOf(sdk)}, ${mode}`, () => {
-        const outcomes = new Map<string, PromiseWithResolvers<Outcome>>();
-        for (const { name } of chosen(sdk)) outcomes.set(name, Promise.withResolvers());
-        before(() => {
-          const run = { sdk, mode, cases: [...outcomes.keys()], env: thaw.env(mode) };
-          void play(run, (outcome) => outcomes.get(outcome.case)?.resolve(outcome));
+      const cases = chosen(sdk);
+      if (cases.length > 0)
+        describe(`${nameOf(sdk)}, ${mode}`, () => tests(sdk, mode, cases, () => thaw.env(mode)));
+      const troubled = mode === 'plain' ? chosen(sdk, true) : [];
+      if (troubled.length === 0) continue;
+      describe(`${nameOf(sdk)}, ${mode}, with a host in trouble`, () => {
+        let trouble: Trouble;
+        before(async () => {
+          trouble = await Trouble.start();
         });
-        for (const { name, title } of chosen(sdk)) {
-          it(`${title} (${name})`, async () => {
-            const outcome = await outcomes.get(name)!.promise;
-            report.add(sdk, mode, outcome);
-            assert.equal(outcome.outcome, 'passed', outcome.error);
-          });
-        }
+        after(() => trouble?.[Symbol.asyncDispose]());
+        tests(sdk, mode, troubled, () => trouble.env);
       });
     }
   }

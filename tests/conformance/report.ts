@@ -110,10 +110,11 @@ export class Report {
   /** `–`: the SDK has not got it; empty: it was not run with this SDK. */
   #cell(sdk: Sdk, one: Case): string {
     if (!has(sdk, one)) return '–';
-    const outcomes = sdk.modes.map((mode) => this.#kept[keyOf(sdk, mode)]?.[one.name]);
+    const modes = one.trouble ? sdk.modes.slice(0, 1) : sdk.modes;
+    const outcomes = modes.map((mode) => this.#kept[keyOf(sdk, mode)]?.[one.name]);
     if (outcomes.every((outcome) => outcome === undefined)) return '';
     if (outcomes.every((outcome) => outcome === 'passed')) return 'yes';
-    const good = sdk.modes.filter((_, at) => outcomes[at] === 'passed');
+    const good = modes.filter((_, at) => outcomes[at] === 'passed');
     return good.length === 0 ? '**no**' : `${good.join()} only`;
   }
 

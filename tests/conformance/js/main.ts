@@ -18,6 +18,7 @@ import { pty } from './pty.ts';
 import { sandboxes } from './sandboxes.ts';
 import { snapshots } from './snapshots.ts';
 import { type Cases, type Mode, type Sdk, Stage } from './stage.ts';
+import { trouble } from './trouble.ts';
 
 /** A case is one that waits for something that never comes after this time. */
 const CASE_TIMEOUT_MS = 240_000;
@@ -34,6 +35,7 @@ const cases: Cases = {
   ...ports,
   ...network,
   ...errors,
+  ...trouble,
 };
 
 const { values, positionals } = parseArgs({

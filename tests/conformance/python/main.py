@@ -21,6 +21,7 @@ import network_cases
 import ports_cases
 import sandboxes_cases
 import snapshots_cases
+import trouble_cases
 from stage import Stage
 
 # A case is one that waits for something that never comes after this time.
@@ -35,6 +36,7 @@ MODULES = [
     ports_cases,
     network_cases,
     errors_cases,
+    trouble_cases,
 ]
 CASES = {name: case for module in MODULES for name, case in module.CASES.items()}
 

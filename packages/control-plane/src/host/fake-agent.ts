@@ -9,7 +9,7 @@ import { createServer } from 'node:http';
 import { create } from '@bufbuild/protobuf';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
-import { ThawError } from '@thaw/api';
+import { ThawError, told } from '@thaw/api';
 import {
   HostAgentService,
   type Sample,
@@ -246,7 +246,10 @@ export class FakeAgent implements AsyncDisposable {
         if (source.status === 'running') this.#seal(source);
         const children = request.children.map(({ sandboxId, network }) => {
           const fault = this.#faults.get('createSandbox')?.shift();
-          if (fault) return { errorKind: 'unavailable', errorMessage: fault.message };
+          if (fault) {
+            const { code, message } = told(fault);
+            return { errorKind: code, errorMessage: message };
+          }
           const sandbox = create(SandboxInfoSchema, {
             ...{ ...source, sandboxId, status: 'running' },
             accessToken: source.accessToken === '' ? '' : randomUUID(),
