@@ -22,6 +22,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
 `;
 
+/** The same by TLS, with a certificate that nobody signed but itself. */
+const CERTIFICATE =
+  'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=own -keyout key.pem -out cert.pem';
+const TLS_SERVER = SERVER.replace(
+  /http\.server\.ThreadingHTTPServer.*/,
+  `import ssl
+server = http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("cert.pem", "key.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()`,
+);
+
 /** Sends back what a WebSocket's text messages say; short ones are enough. */
 const ECHO = `
 import base64, hashlib, socketserver
@@ -123,6 +136,16 @@ export const ports: Cases = {
     const said = await ask(url, { headers: { 'e2b-traffic-access-token': token } });
     assert.equal(said.method, 'GET');
     assert.equal((await sandbox.getInfo()).network?.allowPublicTraffic, false);
+  },
+
+  'ports/https': async ({ create, preview }) => {
+    const sandbox = await create({ network: { httpsPorts: [8443] } });
+    await sh(sandbox, CERTIFICATE);
+    await sandbox.files.write('server.py', TLS_SERVER);
+    await sandbox.commands.run('python3 server.py 0.0.0.0 8443', { background: true, timeoutMs: 0 });
+    const posted = await ask(preview(sandbox, 8443), { method: 'POST', body: 'by TLS' });
+    assert.deepEqual([posted.method, posted.body], ['POST', 'by TLS']);
+    assert.deepEqual((await sandbox.getInfo()).network?.httpsPorts, [8443]);
   },
 
   'ports/masked': async ({ create, preview }) => {

@@ -107,6 +107,32 @@ export const snapshots: Cases = {
     await fails(sdk.Sandbox.fork('i0000000000000000000'), 'SandboxNotFoundError');
   },
 
+  'templates/tags': async ({ sdk, create }) => {
+    const { Template } = sdk;
+    const name = `tagged-${randomUUID().slice(0, 8)}`;
+    const sandbox = await create();
+    await sandbox.files.write('version', '1');
+    await sandbox.createSnapshot({ name: `${name}:v1` });
+    const assigned = await Template.assignTags(`${name}:v1`, ['production', 'stable']);
+    assert.deepEqual(assigned.tags.toSorted(), ['production', 'stable']);
+    const tags = async () =>
+      Object.fromEntries((await Template.getTags(name)).map(({ tag, buildId }) => [tag, buildId]));
+    const known = await tags();
+    for (const tag of ['v1', 'production', 'stable']) assert.equal(known[tag], assigned.buildId, tag);
+    const spawned = await create({ template: `${name}:production` });
+    assert.equal(await spawned.files.read('version'), '1');
+    await spawned.kill();
+    await Template.removeTags(name, ['production', 'stable']);
+    assert.deepEqual(
+      Object.keys(await tags()).filter((tag) => ['production', 'stable'].includes(tag)),
+      [],
+    );
+    await fails(create({ template: `${name}:production` }), 'SandboxError');
+    await fails(Template.assignTags('no-such-template', 'v1'), 'TemplateError');
+    await sandbox.kill();
+    assert.equal(await sdk.Sandbox.deleteSnapshot(`${name}:v1`), true);
+  },
+
   'templates/exists': async ({ sdk }) => {
     assert.equal(await sdk.Template.exists('base'), true);
     assert.equal(await sdk.Template.exists('no-such-template'), false);

@@ -1,4 +1,4 @@
-from stage import background, eventually, fetch, go, parsed, same
+from stage import background, eventually, fetch, go, parsed, same, sh
 
 # Answers each request with what it asked for and which host it named.
 SERVER = """
@@ -18,6 +18,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args): pass
 http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
 """
+
+# The same by TLS, with a certificate that nobody signed but itself.
+CERTIFICATE = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=own"
+    " -keyout key.pem -out cert.pem"
+)
+TLS_SERVER = SERVER.replace(
+    "http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()",
+    """import ssl
+server = http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("cert.pem", "key.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()""",
+)
 
 
 async def serve(stage, sandbox, address="0.0.0.0", port=8000):
@@ -69,6 +84,16 @@ async def port_private(stage):
     same((await ask(url, "GET", {"e2b-traffic-access-token": token}))["method"], "GET")
 
 
+async def port_https(stage):
+    sandbox = await stage.create(network={"https_ports": [8443]})
+    await sh(sandbox, CERTIFICATE)
+    await go(sandbox.files.write("server.py", TLS_SERVER))
+    await background(stage, sandbox, "python3 server.py 0.0.0.0 8443", timeout=0)
+    posted = await ask(stage.preview(sandbox, 8443), "POST", {}, b"by TLS")
+    same((posted["method"], posted["length"]), ("POST", 6))
+    same((await go(sandbox.get_info())).network["https_ports"], [8443])
+
+
 async def port_masked(stage):
     sandbox = await stage.create(network={"mask_request_host": "localhost:${PORT}"})
     await serve(stage, sandbox)
@@ -79,5 +104,6 @@ async def port_masked(stage):
 CASES = {
     "ports/http": port_http,
     "ports/private": port_private,
+    "ports/https": port_https,
     "ports/masked": port_masked,
 }

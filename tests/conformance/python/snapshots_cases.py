@@ -87,9 +87,31 @@ async def exists(stage):
     same(await go(template.exists("no-such-template")), False)
 
 
+async def tags(stage):
+    template = e2b.AsyncTemplate if stage.is_async else e2b.Template
+    name = f"tagged-{uuid.uuid4().hex[:8]}"
+    sandbox = await stage.create()
+    await go(sandbox.files.write("version", "1"))
+    await go(sandbox.create_snapshot(name=f"{name}:v1"))
+    assigned = await go(template.assign_tags(f"{name}:v1", ["production", "stable"]))
+    same(sorted(assigned.tags), ["production", "stable"])
+    known = {tag.tag: tag.build_id for tag in await go(template.get_tags(name))}
+    same({tag: known[tag] for tag in ("v1", "production", "stable")}, dict.fromkeys(("v1", "production", "stable"), assigned.build_id))
+    spawned = await stage.create(f"{name}:production")
+    same(await go(spawned.files.read("version")), "1")
+    await go(spawned.kill())
+    await go(template.remove_tags(name, ["production", "stable"]))
+    assert not {"production", "stable"} & {tag.tag for tag in await go(template.get_tags(name))}
+    await fails(lambda: stage.create(f"{name}:production"), "SandboxException")
+    await fails(lambda: template.assign_tags("no-such-template", "v1"), "TemplateException")
+    await go(sandbox.kill())
+    same(await go(stage.sandbox_class.delete_snapshot(f"{name}:v1")), True)
+
+
 CASES = {
     "snapshots/create": snapshot,
     "snapshots/named": named,
     "snapshots/fork": fork,
     "templates/exists": exists,
+    "templates/tags": tags,
 }
