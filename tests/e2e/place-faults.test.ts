@@ -68,6 +68,22 @@ describe('a place that was made ahead', () => {
     await thaw.destroyAll();
   });
 
+  it('is replaced where the VMM that waited in it has died', async () => {
+    const { id } = await create();
+    await thaw.sh(id, 'echo kept > /dev/shm/kept');
+    await thaw.sdk.sandboxes.pause(id);
+    for (const name of ['write-record', 'limit-cgroup', 'start-vm']) {
+      await placesReady(thaw);
+      await setFault(thaw, `resume:${name}`, 'kill=vmm');
+      await thaw.sdk.sandboxes.resume(id);
+      assert.ok(await faultHappened(thaw), name);
+      assert.equal(await thaw.sh(id, 'cat /dev/shm/kept'), 'kept\n', name);
+      await thaw.sdk.sandboxes.pause(id);
+      await assertIdle(name);
+    }
+    await thaw.destroyAll();
+  });
+
   it('ends with a host agent that is killed at any step', async () => {
     const { id } = await create();
     await thaw.sh(id, 'echo kept > /dev/shm/kept');

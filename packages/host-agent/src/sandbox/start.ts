@@ -91,15 +91,27 @@ export async function startNameless(
     build.manifest.machine === null
       ? host.boot
       : await findBootFiles(host.config.data, build.manifest.machine);
-  const place = await settle(host, steps, verb, { record, paths, place: given });
-  undo.use(place);
-  const { slot, keeper } = place;
   const how = await howOf(host, verb, build);
-  if (!isDeepStrictEqual(place.waiting, waitOf(how, record, build))) await place.expect(host, steps, verb);
-  const lost = lossOf(keeper);
-  const vm = await steps.run(`${verb}:start-vm`, () =>
-    startVm(host, verb, { record, paths, place, boot, build, how }),
-  );
+  const settled = async (taken: Place | undefined) =>
+    undo.use(await settle(host, steps, verb, { record, paths, place: taken }));
+  const begin = async (place: Place) => {
+    if (!isDeepStrictEqual(place.waiting, waitOf(how, record, build))) await place.expect(host, steps, verb);
+    const lost = lossOf(place.keeper);
+    const parts = { record, paths, place, boot, build, how };
+    const vm = await steps.run(`${verb}:start-vm`, () => startVm(host, verb, parts));
+    return { place, lost, vm };
+  };
+  const first = await settled(given);
+  const waited = first.waiting !== undefined;
+  const begun = await begin(first).catch(async (error: unknown) => {
+    if (!waited || !first.isLost) throw error;
+    // The VMM that waited is gone; without one nothing but time is lost.
+    host.log.warn({ err: error, sandbox: record.id }, 'what was started ahead is gone');
+    await first[Symbol.asyncDispose]();
+    return begin(await settled(undefined));
+  });
+  const { slot, keeper } = begun.place;
+  const { lost, vm } = begun;
   undo.defer(() => keepConsole(paths, vm));
   const held = undo.move();
   return {
