@@ -36,6 +36,7 @@ before(async () => {
     cpuinfo: '/proc/cpuinfo',
     data: path.join(folder, 'data'),
     listen: '127.0.0.1:0',
+    proxyListens: {},
     databaseUrl: undefined,
     cgroup: 'auto',
     kernelRelease: (await readFile('/proc/sys/kernel/osrelease', 'utf8')).trim(),
@@ -84,6 +85,7 @@ test('says that sandboxes can run here, in words and in JSON', async () => {
     );
   for (const name of [
     'port',
+    'proxy port',
     'cgroup cpu',
     'sparse files',
     'disk space',
@@ -135,7 +137,16 @@ test('knows a port that Thaw itself serves', async () => {
   await once(server, 'listening');
   const listen = `127.0.0.1:${(server.address() as AddressInfo).port}`;
   assertFinding(await find('port', 'port', { listen }), 'ok', /Thaw runs/);
+  const proxyListens = { THAW_PROXY_LISTEN: listen };
+  assertFinding(await find('port', 'proxy port', { listen, proxyListens }), 'ok', /Thaw runs/);
+  assertFinding(
+    await find('port', 'proxy port', { proxyListens }),
+    'fail',
+    /another program listens/,
+    /another THAW_PROXY_LISTEN/,
+  );
   server.close();
+  assertFinding(await find('port', 'proxy port', { listen, proxyListens }), 'ok', /is free/);
   assertFinding(
     await find('port', 'port', { listen: '192.0.2.9:80' }),
     'fail',

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Finding, fail, type Machine, type Probe, warn } from './finding.ts';
 import { cgroups, fuse, kvm, memoryServing, reason, system } from './kernel.ts';
-import { addresses, forwarding, namespaces, nftables, port } from './network.ts';
+import { addresses, forwarding, namespaces, nftables, ports } from './network.ts';
 import { installation, node, postgres, qemu, tools, users } from './programs.ts';
 import { storage } from './storage.ts';
 import { vmm } from './vmm.ts';
@@ -27,7 +27,7 @@ export const PROBES: readonly Probe[] = [
   { name: 'nftables', ifBroken: 'fail', run: nftables },
   { name: 'forwarding', ifBroken: 'warn', run: forwarding },
   { name: 'addresses', ifBroken: 'fail', run: addresses },
-  { name: 'port', ifBroken: 'fail', run: port },
+  { name: 'port', ifBroken: 'fail', run: ports },
   { name: 'cgroups', ifBroken: 'warn', run: cgroups },
   { name: 'storage', ifBroken: 'fail', run: storage },
   { name: 'installation', ifBroken: 'fail', run: installation },

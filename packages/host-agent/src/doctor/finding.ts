@@ -40,6 +40,8 @@ export interface Machine {
   data: string;
   /** host:port of the API. */
   listen: string;
+  /** And of the proxy, by the setting that says so. */
+  proxyListens: Record<string, string>;
   databaseUrl: string | undefined;
   /** `auto`, `off` or a group. */
   cgroup: string;

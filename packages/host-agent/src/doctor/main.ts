@@ -4,6 +4,18 @@ import os from 'node:os';
 import { readConfig } from '../config.ts';
 import { examine } from './examine.ts';
 
+const listen = process.env.THAW_LISTEN || '127.0.0.1:8080';
+
+/** As the control plane takes them. */
+function proxyListens(api: string): Record<string, string> {
+  const { THAW_PROXY_LISTEN: plain, THAW_PROXY_TLS_LISTEN: tls } = process.env;
+  const unsaid = api.endsWith(':0') ? '127.0.0.1:0' : '127.0.0.1:8081';
+  return {
+    ...(plain !== 'off' && { THAW_PROXY_LISTEN: plain || unsaid }),
+    ...(tls && { THAW_PROXY_TLS_LISTEN: tls }),
+  };
+}
+
 try {
   const config = readConfig(process.env);
   const report = await examine({
@@ -16,7 +28,8 @@ try {
     passwd: '/etc/passwd',
     cpuinfo: '/proc/cpuinfo',
     data: config.data,
-    listen: process.env.THAW_LISTEN || '127.0.0.1:8080',
+    listen,
+    proxyListens: proxyListens(listen),
     databaseUrl: process.env.DATABASE_URL || undefined,
     cgroup: config.cgroup,
     kernelRelease: (await readFile('/proc/sys/kernel/osrelease', 'utf8')).trim(),

@@ -57,6 +57,17 @@ export async function nftables(): Promise<Finding> {
     const file = path.join(folder, 'rules.nft');
     await writeFile(file, RULES);
     await run([...IN_OWN_NETWORK, 'nft', '-f', file], { timeoutMs: PROBE_TIMEOUT_MS });
+    // One that stays takes the rules of slots.
+    const kept = await run([...IN_OWN_NETWORK, 'nft', '-i'], {
+      input: 'add table inet thaw_doctor; list tables\n',
+      timeoutMs: PROBE_TIMEOUT_MS,
+    });
+    if (!kept.stdout.includes('table inet thaw_doctor'))
+      return fail(
+        'nftables',
+        'nft takes no rules one after the other (nft -i)',
+        'install the package nftables',
+      );
     return ok('nftables', 'takes the rules that sandboxes need');
   } catch (error) {
     return fail(
@@ -129,18 +140,33 @@ export async function addresses({ data }: Machine): Promise<Finding> {
   return ok('addresses', '10.11.0.0/16 and 10.12.0.0/16 are free');
 }
 
-export async function port({ listen }: Machine): Promise<Finding> {
+/** Of the API, and of the proxy to guests' ports. */
+export async function ports({ listen, proxyListens }: Machine): Promise<Finding[]> {
+  const api = await port('port', 'THAW_LISTEN', listen, () => thawAnswers(listen));
+  const proxies = Object.entries(proxyListens).map(([setting, at]) =>
+    // It has no page of its own: it is taken for Thaw's where Thaw runs.
+    port('proxy port', setting, at, () => thawAnswers(listen)),
+  );
+  return [api, ...(await Promise.all(proxies))];
+}
+
+async function port(
+  name: string,
+  setting: string,
+  listen: string,
+  isThaws: () => Promise<boolean>,
+): Promise<Finding> {
   const colon = listen.lastIndexOf(':');
   const [host, number] = [listen.slice(0, colon).replace(/^\[|\]$/g, ''), Number(listen.slice(colon + 1))];
   if (colon < 1 || !Number.isInteger(number) || number > 65535)
-    return fail('port', `THAW_LISTEN is ${listen}`, 'make it HOST:PORT');
+    return fail(name, `${setting} is ${listen}`, 'make it HOST:PORT');
   const error = await tryToListen(host, number);
-  if (error === undefined) return ok('port', `${listen} is free`);
+  if (error === undefined) return ok(name, `${listen} is free`);
   if (error.code === 'EADDRINUSE') {
-    if (await thawAnswers(listen)) return ok('port', `Thaw runs at ${listen}`);
-    return fail('port', `another program listens at ${listen}`, 'end it, or choose another THAW_LISTEN');
+    if (await isThaws()) return ok(name, `Thaw runs at ${listen}`);
+    return fail(name, `another program listens at ${listen}`, `end it, or choose another ${setting}`);
   }
-  return fail('port', `${listen}: ${error.message}`, 'choose an address of this machine for THAW_LISTEN');
+  return fail(name, `${listen}: ${error.message}`, `choose an address of this machine for ${setting}`);
 }
 
 function tryToListen(host: string, number: number): Promise<NodeJS.ErrnoException | undefined> {
