@@ -13,17 +13,18 @@ use crate::agent::Agent;
 use crate::body::{self, Body};
 use crate::gate::Rehearsal;
 use crate::http_error::HttpError;
-use crate::{files, filesystem, listen, metrics, process, rpc, token};
+use crate::listen::{self, Handle};
+use crate::{files, filesystem, metrics, process, rpc, task, token};
 
 pub async fn serve(listener: TcpListener, agent: Arc<Agent>) {
     loop {
         let (stream, _) = listen::accept(&listener).await;
         let mut life = agent.gate.life();
         let agent = agent.clone();
-        tokio::spawn(async move {
-            let served = listen::connection(stream, |request| answer(agent.clone(), request));
+        let handle: Handle = Box::new(move |request| Box::pin(answer(agent.clone(), request)));
+        task::spawn(async move {
             tokio::select! {
-                () = served => {}
+                () = listen::connection(stream, handle) => {}
                 _ = life.changed() => {}
             }
         });

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -59,16 +60,16 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
+/// What answers requests. Of one type for both ports, and so is what hyper makes of it (see `task`).
+pub type Handle = Box<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>;
+pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
 /// How long a client that still sends is listened to after its last answer.
 const LINGER_TIME: Duration = Duration::from_secs(5);
 
 /// Serves one HTTP/1.1 connection to its end. A client that closes its side ends it too, and with it the answers
 /// under way.
-pub async fn connection<H, F>(mut stream: TcpStream, handle: H)
-where
-    H: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Body>>,
-{
+pub async fn connection(mut stream: TcpStream, handle: Handle) {
     let service = service_fn(|request| {
         let answer = handle(request);
         async { Ok::<_, Infallible>(answer.await) }

@@ -23,6 +23,7 @@ mod metrics;
 mod process;
 mod readable;
 mod rpc;
+mod task;
 mod token;
 mod user;
 
@@ -91,7 +92,7 @@ async fn run(args: Args) -> std::io::Result<()> {
     let ports = [guest.local_addr()?.port(), control.local_addr()?.port()];
     let agent = Arc::new(Agent::new(args));
     let _reached = loopback(&agent, ports);
-    let control = tokio::spawn(control::serve(control, agent.clone()));
+    let control = task::spawn(control::serve(control, agent.clone()));
     guest::serve(guest, agent).await;
     control.abort();
     Ok(())

@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 use crate::agent::Agent;
 use crate::body::Body;
 use crate::http_error::HttpError;
-use crate::listen;
+use crate::listen::{self, Handle};
+use crate::task;
 
 const BODY_BYTES_MAX: usize = 4 << 20;
 
@@ -28,13 +29,14 @@ pub async fn serve(listener: TcpListener, agent: Arc<Agent>) {
             continue;
         }
         let agent = agent.clone();
-        tokio::spawn(listen::connection(stream, move |request| answer(agent.clone(), request, peer)));
+        let handle: Handle = Box::new(move |request| Box::pin(answer(agent.clone(), request, peer)));
+        task::spawn(listen::connection(stream, handle));
     }
 }
 
 async fn answer(agent: Arc<Agent>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
     // A transition runs to its end, also when the host gave up waiting: half a transition is worse than a late one.
-    let running = tokio::spawn(async move {
+    let running = task::spawn(async move {
         let path = request.uri().path().to_string();
         match (request.method(), path.as_str()) {
             (&Method::POST, "/init") => init::init(&agent, read(request).await?).await,

@@ -26,6 +26,7 @@ use super::start::Config;
 use super::table::Process;
 use crate::agent::Agent;
 use crate::readable::readable;
+use crate::task;
 
 const CHUNK_BYTES: usize = 32 * 1024;
 /// Output that is left when a process was killed, or its terminal's leader is gone, is still delivered up to this:
@@ -56,7 +57,7 @@ pub fn adopt(
     let process = Process::new(child.pid, config, tag, input, terminal);
     let (sender, exit) = oneshot::channel();
     let reaped = process.clone();
-    tokio::spawn(async move {
+    task::spawn(async move {
         let status = reap(child.pidfd).await;
         reaped.set_reaped();
         if let Ok(status) = status {
@@ -66,7 +67,7 @@ pub fn adopt(
     // Beside the others: it holds while output waits for a client, and after the leader's exit.
     let limit = deadline.map(|deadline| {
         let limited = process.clone();
-        tokio::spawn(async move {
+        task::spawn(async move {
             sleep_until(deadline).await;
             limited.kill_group();
         })

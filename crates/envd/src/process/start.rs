@@ -20,6 +20,7 @@ use crate::cgroup::Cgroup;
 use crate::files::path::resolve;
 use crate::gate::Rehearsal;
 use crate::rpc::{self, Code, RpcError, or_default};
+use crate::task;
 use crate::user::User;
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -54,13 +55,13 @@ pub async fn start(agent: Arc<Agent>, request: &mut hyper::Request<Incoming>) ->
     let message: Request = rpc::read_stream(request).await?;
 
     let launch = describe(&agent, &message, user)?;
-    let starting = tokio::spawn(async move {
+    let starting = task::spawn(async move {
         let (process, exit) = spawn(&agent, launch, message, deadline, is_rehearsal).await?;
         let mut events = Events::new(process.clone(), &headers, deadline);
         if headers.get("thaw-kill-on-disconnect").is_some_and(|value| value == "1") {
             events = events.kill_when_dropped(agent.clone(), life);
         }
-        tokio::spawn(output::pump(agent, process, exit));
+        task::spawn(output::pump(agent, process, exit));
         Ok(events.into_body())
     });
     // A task of its own: a caller who leaves now still leaves a process that is known, or killed as asked.
@@ -75,7 +76,7 @@ async fn spawn(
     is_rehearsal: bool,
 ) -> Result<(Arc<Process>, Output), RpcError> {
     let spawning = agent.clone();
-    let spawned = tokio::task::spawn_blocking(move || {
+    let spawned = task::spawn_blocking(move || {
         let cgroup = match is_rehearsal {
             true => spawning.rehearsal_cgroup.get().and_then(Option::as_ref),
             false => spawning.cgroup.as_ref(),
