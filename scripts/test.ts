@@ -1,6 +1,6 @@
 /**
- * Runs every suite and ends with one line: `N passed, N failed`. Unit tests run side by side, the ones on real
- * VMs one after another: they share the machine's two cores.
+ * Runs every suite and ends with one line: `N passed, N failed`. Two test files run side by side: those on real VMs have hosts
+ * of their own, and wait as often as they work.
  *
  *   node scripts/test.ts [--only vectors|unit|pglite|rust|e2e|vmm] [--filter TEXT]
  */
@@ -91,11 +91,11 @@ async function node(files: string[], concurrency: number, own: NodeJS.ProcessEnv
   return counts;
 }
 
-/** One after another, with the stand-in for Firecracker made before. */
+/** With the stand-in for Firecracker made before. */
 async function onVms(files: string[]): Promise<Counts> {
   const fake = ['build', '--release', '--locked', '--target', target, '-p', 'thaw-fake-firecracker'];
   if ((await run('cargo', fake, () => {})) !== 0) return { passed: 0, failed: 1 };
-  return node(files.sort(), 1);
+  return node(files.sort(), 2);
 }
 
 const suites: Record<string, () => Promise<Counts>> = {
