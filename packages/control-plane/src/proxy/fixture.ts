@@ -105,8 +105,13 @@ export function open({
   return promise;
 }
 
-/** What comes back for these very bytes, until the other side ends the connection. */
-export async function sayRaw(proxy: string, bytes: string | Buffer, withinMs = 5_000): Promise<string> {
+/** What comes back for these very bytes, until the other side ends the connection, or this one after `withinMs` if it may. */
+export async function sayRaw(
+  proxy: string,
+  bytes: string | Buffer,
+  withinMs = 5_000,
+  mayHangUp: (heard: string) => boolean = () => true,
+): Promise<string> {
   const { hostname, port } = new URL(proxy);
   const socket = net.connect(Number(port), hostname);
   await once(socket, 'connect');
@@ -116,9 +121,9 @@ export async function sayRaw(proxy: string, bytes: string | Buffer, withinMs = 5
   });
   const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
   socket.on('error', () => {});
-  const late = setTimeout(() => socket.destroy(), withinMs);
+  const late = setInterval(() => mayHangUp(heard) && socket.destroy(), withinMs);
   socket.write(bytes);
   await closed;
-  clearTimeout(late);
+  clearInterval(late);
   return heard;
 }
