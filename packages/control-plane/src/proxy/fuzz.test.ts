@@ -128,8 +128,9 @@ describe('the proxy, given nonsense,', () => {
           seen.length <= answersIn(heard) || performance.now() - begun > ANSWERED_WITHIN_MS;
         const heard = await sayRaw(proxy, Buffer.from(bytes, 'latin1'), 40, isAnswered);
         const answered = answersIn(heard);
-        // One may still have been under way when the client hung up.
-        assert.ok(seen.length <= answered + 1, `${seen.length} seen, ${answered} answered`);
+        // One may still have been under way when the client hung up; a head that is none cuts all before it.
+        const underWay = /^HTTP\/1.1 400 /m.test(heard) || heard === '' ? requests.length : 1;
+        assert.ok(seen.length <= answered + underWay, `${seen.length} seen, ${answered} answered`);
         for (const { port, url } of seen)
           if (port === 49_983) assert.doesNotMatch(decodeURIComponent(url.split('?')[0]!), /^[/.]*init/i);
         for (const line of heard.match(/^HTTP\/.*$/gm) ?? []) assert.match(line, /^HTTP\/1.1 (1|2|4|5)\d\d /);

@@ -44,6 +44,9 @@ async function marksOf({ files, manifest, memory, disk }: Build): Promise<string
   const images = memory === null ? [disk] : [memory, disk];
   const all = [
     files.manifest,
+    // Its own content even where its header names none of it.
+    files.rootfs,
+    ...(memory === null ? [] : [files.memfile]),
     ...(manifest.vmstate === null ? [] : [files.vmstate]),
     ...images.flatMap(({ headerFile, sources }) => [headerFile, ...sources.values()]),
   ];

@@ -95,6 +95,15 @@ for (const { name, message, damage } of CASES) {
   });
 }
 
+test('a diff that nothing is read of is missed too, also by who has read the build', async (t) => {
+  const store = await testStore(t);
+  const first = await pauseInto(store, { memory: 'DDDD', disk: 'DDDD' });
+  const { build } = await pauseInto(store, { memory: 'D...', disk: '....' }, first);
+  (await acquireHead(store, SANDBOX)).hold[Symbol.dispose]();
+  await rm(build.files.rootfs);
+  await assert.rejects(acquireHead(store, SANDBOX), /its disk is missing/);
+});
+
 test('what has not changed is read once', async (t) => {
   const { store } = await twoGenerations(t);
   const [one, other] = [await acquireHead(store, SANDBOX), await acquireHead(store, SANDBOX)];
