@@ -43,12 +43,9 @@ export async function createSandbox(
   e2b?: E2bCreate,
 ): Promise<Done> {
   noteTarget(wish.template);
-  const asked = plane.host.facts();
-  // Whatever comes of it, the template is judged first.
-  asked.catch(() => {});
   const template = await resolveTemplate(plane, teamId, wish.template);
   const size = sizeOf(template, wish);
-  checkAgainstHost(await asked, size);
+  checkAgainstHost(await plane.host.facts(), size);
 
   const id = newSandboxId();
   noteTarget(id);
