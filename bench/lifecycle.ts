@@ -22,6 +22,8 @@ interface Measured {
   spare: number[];
   resume: number[];
   resumeCall: number[];
+  /** Right after a pause: the place for it may still be missing. */
+  resumeAtOnce: number[];
   spawn: number[];
   /** Of all forks of one call. */
   forks: number[];
@@ -41,6 +43,8 @@ export interface LifecycleOptions {
   booting: Thaw;
   /** Resolves when a sandbox of the default size will be a spare's. */
   spareReady: () => Promise<void>;
+  /** Resolves when VMMs wait for what they are to restore. */
+  placesReady: () => Promise<void>;
   rounds: number;
   /** For files of the alternatives; on the disk of Thaw's data. */
   scratch: string;
@@ -57,6 +61,7 @@ export async function lifecycle(options: LifecycleOptions): Promise<Figure[]> {
     spare: [],
     resume: [],
     resumeCall: [],
+    resumeAtOnce: [],
     spawn: [],
     forks: [],
     forkFrozen: [],
@@ -81,7 +86,7 @@ export async function lifecycle(options: LifecycleOptions): Promise<Figure[]> {
 }
 
 async function oneRound(options: LifecycleOptions, measured: Measured): Promise<void> {
-  const { thaw, booting, spareReady, scratch, image } = options;
+  const { thaw, booting, spareReady, placesReady, scratch, image } = options;
   const boot = await timed(async () => firstAnswer(booting, await booting.sandboxes.create(OTHER_SIZE)));
   measured.boot.push(boot.ms);
   await dump(booting, boot.result.id, scratch, measured);
@@ -97,11 +102,12 @@ async function oneRound(options: LifecycleOptions, measured: Measured): Promise<
   const { id } = create.result;
   // The first pause stores what the boot wrote; those after it what has changed since.
   await thaw.sandboxes.pause(id);
-  for (let again = 0; again < 2; again++) {
+  for (const atOnce of [false, false, true]) {
+    if (!atOnce) await placesReady();
     const resume = await timed(() => thaw.sandboxes.resume(id));
     const first = await timed(() => firstAnswer(thaw, resume.result));
-    measured.resumeCall.push(resume.ms);
-    measured.resume.push(resume.ms + first.ms);
+    if (!atOnce) measured.resumeCall.push(resume.ms);
+    (atOnce ? measured.resumeAtOnce : measured.resume).push(resume.ms + first.ms);
     const pause = await timed(() => thaw.sandboxes.pause(id));
     const { build, timings_ms } = pause.result;
     measured.pauseCall.push(pause.ms);
@@ -153,7 +159,7 @@ async function copyWhole(from: string, to: string): Promise<void> {
 }
 
 function figures(measured: Measured): Figure[] {
-  const { boot, create, spare, resume, resumeCall, spawn, forks, forkFrozen } = measured;
+  const { boot, create, spare, resume, resumeCall, resumeAtOnce, spawn, forks, forkFrozen } = measured;
   const { pauseCall, frozen, stored, rotate, dumpMs, dumpBytes, copy } = measured;
   return [
     figure('boot to first answer', { unit: 'ms', values: boot, bar: BARS.bootMs }),
@@ -176,6 +182,11 @@ function figures(measured: Measured): Figure[] {
       bar: BARS.resumeMs,
     }),
     figure('resume call alone', { unit: 'ms', values: resumeCall }),
+    figure('resume right after a pause to first answer (or boot)', {
+      unit: 'ms',
+      values: resumeAtOnce,
+      baseline: boot,
+    }),
     figure('template spawn to first answer (or boot)', { unit: 'ms', values: spawn, baseline: boot }),
     figure(`${FORKS} forks of one, to the first answer of all (or boot)`, {
       unit: 'ms',

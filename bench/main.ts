@@ -20,6 +20,7 @@ import { proxy } from './proxy.ts';
 
 /** They take half a second each. */
 const PAGING_ROUNDS = 25;
+const PLACES = 2;
 const OUT = path.join(import.meta.dirname, 'out');
 
 async function main(version: string, rounds: number, signal: AbortSignal): Promise<void> {
@@ -28,16 +29,26 @@ async function main(version: string, rounds: number, signal: AbortSignal): Promi
   {
     await using undo = new AsyncDisposableStack();
     progress('starting Thaw');
-    const own = undo.use(await ThrowawayThaw.start({ version, signal, env: { THAW_SPARES: 'minimal=1' } }));
+    const own = undo.use(
+      await ThrowawayThaw.start({
+        version,
+        signal,
+        env: { THAW_SPARES: 'minimal=1', THAW_PLACES: String(PLACES) },
+      }),
+    );
     const cold = undo.use(await ThrowawayThaw.start({ version, signal, env: { THAW_KEPT_BOOTS: '0' } }));
     const scratch = await mkdtemp('/var/tmp/thawd-bench-');
     undo.defer(() => rm(scratch, { recursive: true, force: true }));
     const stoppable: typeof fetch = (url, init) => fetch(url, { ...init, signal });
     const thaw = new Thaw({ url: own.url, key: own.key, fetch: stoppable });
     const booting = new Thaw({ url: cold.url, key: cold.key, fetch: stoppable });
-    const spareReady = () => untilSpare(own, stoppable);
+    const spareReady = () => until(own, stoppable, 'thaw_spares{state="ready"} 1');
+    const placesReady = () =>
+      until(own, stoppable, `thaw_places{state="ready"} ${PLACES}`, 'thaw_places{state="making"} 0');
     const image = path.join(version, 'guest/minimal.ext4');
-    figures.push(...(await lifecycle({ thaw, booting, spareReady, rounds, scratch, image, progress })));
+    figures.push(
+      ...(await lifecycle({ thaw, booting, spareReady, placesReady, rounds, scratch, image, progress })),
+    );
     figures.push(...(await frozen(thaw, { rounds, scratch, progress })));
     figures.push(...(await faults(thaw, Math.max(2, rounds - 2), progress)));
     figures.push(...(await api({ thaw, url: own.url, key: own.key, data: own.data, progress })));
@@ -56,11 +67,11 @@ async function main(version: string, rounds: number, signal: AbortSignal): Promi
   if (missed.length > 0) console.log(`\nmissed: ${missed.map(({ name }) => name).join('; ')}`);
 }
 
-/** Until a VM waits to become a sandbox. */
-async function untilSpare({ url, key }: ThrowawayThaw, get: typeof fetch): Promise<void> {
+/** Until the figures have all of these lines. */
+async function until({ url, key }: ThrowawayThaw, get: typeof fetch, ...lines: string[]): Promise<void> {
   for (;;) {
     const figures = await (await get(`${url}/metrics`, { headers: { 'X-API-Key': key } })).text();
-    if (figures.includes('thaw_spares{state="ready"} 1')) return;
+    if (lines.every((line) => figures.includes(line))) return;
     await sleep(200);
   }
 }
