@@ -27,7 +27,10 @@ export async function acquireHead(store: BuildStore, owner: HeadOwner): Promise<
     return { head, hold: store.holds.take(await sources(store, head.build)) };
   });
   try {
-    return { head, build: await store.known.get(head.build, () => readBuild(store, head.build)), hold };
+    const read = () => readBuild(store, head.build);
+    // Many start from a template's; a sandbox's own is read once.
+    const build = owner.kind === 'sandbox' ? await read() : await store.known.get(head.build, read);
+    return { head, build, hold };
   } catch (error) {
     hold[Symbol.dispose]();
     throw error;

@@ -7,9 +7,9 @@ import type { BuildId } from '@thaw/snapshot';
 import type { Build } from './build.ts';
 
 /** The last ones used. */
-const BUILDS_MAX = 16;
+const BUILDS_MAX = 8;
 /** One with more takes memory rather than time. */
-const ENTRIES_MAX = 50_000;
+const ENTRIES_MAX = 20_000;
 
 export class KnownBuilds {
   readonly #builds = new Map<BuildId, { build: Build; marks: string }>();

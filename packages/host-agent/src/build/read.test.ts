@@ -16,6 +16,11 @@ async function twoGenerations(t: TestContext): Promise<{ store: BuildStore; firs
   return { store, first: first.build, second: second.build };
 }
 
+/** As a template's is read. */
+function known(store: BuildStore, { id }: Build): Promise<Build> {
+  return store.known.get(id, () => readBuild(store, id));
+}
+
 async function flip(file: string, at: number): Promise<void> {
   const bytes = await readFile(file);
   bytes[at]! ^= 1;
@@ -79,7 +84,7 @@ for (const { name, message, damage } of CASES) {
   test(`a restore refuses: ${name}`, async (t) => {
     const { store, first, second } = await twoGenerations(t);
     // What was read before is looked at again.
-    (await acquireHead(store, SANDBOX)).hold[Symbol.dispose]();
+    await known(store, second);
     await damage(first, second);
     const refused = (error: unknown) => {
       assert.ok(error instanceof ThawError && error.kind === 'internal', String(error));
@@ -89,6 +94,7 @@ for (const { name, message, damage } of CASES) {
       return true;
     };
     await assert.rejects(readBuild(store, second.id), refused);
+    await assert.rejects(known(store, second), refused);
     store.sources.clear();
     await assert.rejects(acquireHead(store, SANDBOX), refused);
     assert.deepEqual(store.holds.ids(), []);
@@ -99,16 +105,15 @@ test('a diff that nothing is read of is missed too, also by who has read the bui
   const store = await testStore(t);
   const first = await pauseInto(store, { memory: 'DDDD', disk: 'DDDD' });
   const { build } = await pauseInto(store, { memory: 'D...', disk: '....' }, first);
-  (await acquireHead(store, SANDBOX)).hold[Symbol.dispose]();
+  await known(store, build);
   await rm(build.files.rootfs);
-  await assert.rejects(acquireHead(store, SANDBOX), /its disk is missing/);
+  await assert.rejects(known(store, build), /its disk is missing/);
 });
 
 test('what has not changed is read once', async (t) => {
-  const { store } = await twoGenerations(t);
-  const [one, other] = [await acquireHead(store, SANDBOX), await acquireHead(store, SANDBOX)];
-  assert.equal(one.build, other.build);
-  for (const { hold } of [one, other]) hold[Symbol.dispose]();
+  const { store, first, second } = await twoGenerations(t);
+  assert.equal(await known(store, second), await known(store, second));
+  assert.notEqual(await known(store, first), await known(store, second));
 });
 
 test('verify finds one changed byte of content that a restore reads lazily', async (t) => {
