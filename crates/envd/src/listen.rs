@@ -62,7 +62,7 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 
 /// What answers requests. Of one type for both ports, and so is what hyper makes of it (see `task`).
 pub type Handle = Box<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>;
-pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// How long a client that still sends is listened to after its last answer.
 const LINGER_TIME: Duration = Duration::from_secs(5);

@@ -10,9 +10,3 @@ pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static
     let future: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(future);
     tokio::spawn(future)
 }
-
-/// For work that blocks, on a thread of its own.
-pub fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    let work: Box<dyn FnOnce() -> T + Send> = Box::new(work);
-    tokio::task::spawn_blocking(work)
-}

@@ -76,7 +76,7 @@ async fn spawn(
     is_rehearsal: bool,
 ) -> Result<(Arc<Process>, Output), RpcError> {
     let spawning = agent.clone();
-    let spawned = task::spawn_blocking(move || {
+    let spawned = tokio::task::spawn_blocking(move || {
         let cgroup = match is_rehearsal {
             true => spawning.rehearsal_cgroup.get().and_then(Option::as_ref),
             false => spawning.cgroup.as_ref(),

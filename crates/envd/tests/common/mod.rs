@@ -148,13 +148,13 @@ impl Drop for Envd {
     }
 }
 
-/// The process and its two ports.
 /// Where the processes of a rehearsal are.
 fn rehearsal(cgroup: &Path) -> PathBuf {
     let name = cgroup.file_name().unwrap().to_str().unwrap();
     cgroup.with_file_name(format!("{name}-rehearsal"))
 }
 
+/// The process and its two ports.
 fn run(root: &Path, cgroup: Option<&Path>, options: &Options) -> (Child, u16, u16) {
     let binary = env!("CARGO_BIN_EXE_thaw-envd");
     let mut command = match options.small_disk_bytes {

@@ -29,8 +29,8 @@ export class KnownBuilds {
     return build;
   }
 
+  /** As the last one used; it is not there. */
   #keep(id: BuildId, known: { build: Build; marks: string }): void {
-    this.#builds.delete(id);
     this.#builds.set(id, known);
     for (const oldest of this.#builds.keys()) {
       if (this.#builds.size <= BUILDS_MAX) break;

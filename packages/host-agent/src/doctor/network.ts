@@ -142,12 +142,12 @@ export async function addresses({ data }: Machine): Promise<Finding> {
 
 /** Of the API, and of the proxy to guests' ports. */
 export async function ports({ listen, proxyListens }: Machine): Promise<Finding[]> {
-  const api = await port('port', 'THAW_LISTEN', listen, () => thawAnswers(listen));
-  const proxies = Object.entries(proxyListens).map(([setting, at]) =>
-    // It has no page of its own: it is taken for Thaw's where Thaw runs.
-    port('proxy port', setting, at, () => thawAnswers(listen)),
-  );
-  return [api, ...(await Promise.all(proxies))];
+  // The proxy has no page of its own: its ports are taken for Thaw's where Thaw runs.
+  const isThaws = () => thawAnswers(listen);
+  return Promise.all([
+    port('port', 'THAW_LISTEN', listen, isThaws),
+    ...Object.entries(proxyListens).map(([setting, at]) => port('proxy port', setting, at, isThaws)),
+  ]);
 }
 
 async function port(
