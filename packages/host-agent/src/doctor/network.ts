@@ -144,10 +144,11 @@ export async function addresses({ data }: Machine): Promise<Finding> {
 export async function ports({ listen, proxyListens }: Machine): Promise<Finding[]> {
   // The proxy has no page of its own: its ports are taken for Thaw's where Thaw runs.
   const isThaws = () => thawAnswers(listen);
-  return Promise.all([
-    port('port', 'THAW_LISTEN', listen, isThaws),
-    ...Object.entries(proxyListens).map(([setting, at]) => port('proxy port', setting, at, isThaws)),
-  ]);
+  // One after the other: each is listened on for a moment.
+  const findings = [await port('port', 'THAW_LISTEN', listen, isThaws)];
+  for (const [setting, at] of Object.entries(proxyListens))
+    findings.push(await port('proxy port', setting, at, isThaws));
+  return findings;
 }
 
 async function port(
