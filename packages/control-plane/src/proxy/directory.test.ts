@@ -41,6 +41,15 @@ describe('the table of routes', () => {
     assert.equal(await directory.look('sb00000000000000000000'), undefined);
     const id = await plane.createSandbox();
     assert.equal((await directory.look(id))?.status, 'running');
+    // A look a moment ago is no answer now, whether or not word of the change has come.
+    const turns = ['paused', 'running'] as const;
+    for (let turn = 0; turn < 40; turn++) {
+      const [next, last] = turn % 2 === 0 ? turns : ([...turns].reverse() as ['running', 'paused']);
+      await plane.withDatabase(async (db) => {
+        await moveSandbox(db, id, [last], { status: next });
+        assert.equal((await directory.look(id))?.status, next);
+      });
+    }
   });
 
   it('reads everything again when it did not hear for a while', async () => {

@@ -10,7 +10,7 @@ import { watchSandboxes } from '../sandbox/moved.ts';
 import { type Route, staysAt } from './route.ts';
 import { findRoutes, listRoutes, toRoute } from './table.ts';
 
-/** A state that refuses is this old at most, where nobody told of a change. */
+/** An id that is nobody's, or of one that ended, is not looked up again for so long: neither comes back. */
 const FRESH_MS = 100;
 /** Without word from the database everything is read so often. */
 const POLL_EVERY_MS = 1_000;
@@ -97,11 +97,13 @@ export class Directory implements AsyncDisposable {
     return entry === undefined || entry.stale ? undefined : entry.route;
   }
 
-  /** As the database has it now, or a moment ago. Throws when that can't be reached, or `TooManyLooks`. */
+  /** As the database has it now. Throws when that can't be reached, or `TooManyLooks`. */
   async look(id: string): Promise<Route | undefined> {
     const looked = this.#looks.get(id);
     const isFresh = looked !== undefined && performance.now() - looked < FRESH_MS;
-    if (!isFresh || this.#entries.get(id)?.stale === true) await this.#load(id);
+    const entry = this.#entries.get(id);
+    const isFinal = entry === undefined || (!entry.stale && entry.route.status === 'stopped');
+    if (!isFresh || !isFinal) await this.#load(id);
     return this.find(id);
   }
 
