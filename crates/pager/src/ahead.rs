@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::mmap::{Soon, prepare};
 use crate::page_set::{PageSet, new_words};
+use crate::patience::Patience;
 use crate::source::Source;
 use crate::workset::{Kind, Needed};
 
@@ -218,8 +219,9 @@ impl Gate {
     /// Runs `read`, once the other thread has installed what it is at.
     pub fn read<T>(&self, read: impl FnOnce() -> T) -> T {
         self.reading.store(true, Ordering::SeqCst);
+        let mut patience = Patience::default();
         while self.installing.load(Ordering::SeqCst) {
-            std::thread::yield_now();
+            patience.wait();
         }
         let result = read();
         self.reading.store(false, Ordering::SeqCst);
@@ -228,13 +230,14 @@ impl Gate {
 
     /// Runs `install` when nobody reads.
     pub fn install<T>(&self, install: impl FnOnce() -> T) -> T {
+        let mut patience = Patience::default();
         loop {
             self.installing.store(true, Ordering::SeqCst);
             if !self.reading.load(Ordering::SeqCst) {
                 break;
             }
             self.installing.store(false, Ordering::SeqCst);
-            std::thread::yield_now();
+            patience.wait();
         }
         let result = install();
         self.installing.store(false, Ordering::SeqCst);

@@ -28,6 +28,7 @@ mod mmap;
 mod page;
 mod page_set;
 mod pagemap;
+mod patience;
 mod pre_dump;
 mod probe;
 mod process;

@@ -20,6 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::handshake::{accept, await_vmm};
 use crate::install::Installer;
 use crate::page_set::PAGE_BYTES;
+use crate::patience::Patience;
 use crate::regions::Regions;
 use crate::session::Session;
 use crate::source::Source;
@@ -101,8 +102,9 @@ fn report_end(session: &Session, vmm: &Vmm, listener: &OwnedFd) {
 fn install_ahead(session: &Session, vmm: &Vmm, installer: &Installer<'_>) {
     let source = session.source();
     while let Some(mut wanted) = session.ahead.take() {
+        let mut patience = Patience::default();
         while !session.ahead.gate.install(|| installer.install_ahead(&source, &vmm.regions(), &mut wanted)) {
-            std::thread::yield_now();
+            patience.wait();
         }
     }
     session.ahead.end_help();
