@@ -92,6 +92,7 @@ command('lint of the preload (clippy)', [
   '--locked',
   '-p',
   'thaw-preload',
+  '--all-targets',
   '--',
   '-D',
   'warnings',

@@ -44,7 +44,7 @@ function run(
 }
 
 /** Cargo's summary lines, one for each test binary. A build that fails counts as one failure. */
-async function rust(args: string[]): Promise<Counts> {
+async function rust(args: string[], own: NodeJS.ProcessEnv = {}): Promise<Counts> {
   const counts = { passed: 0, failed: 0 };
   let output = '';
   const code = await run(
@@ -53,6 +53,7 @@ async function rust(args: string[]): Promise<Counts> {
     (text) => {
       output += text;
     },
+    own,
   );
   for (const [, passed, failed] of output.matchAll(/^test result: .*? (\d+) passed; (\d+) failed/gm)) {
     counts.passed += Number(passed);
@@ -115,7 +116,15 @@ const suites: Record<string, () => Promise<Counts>> = {
       2,
       { THAW_TEST_DATABASE: 'pglite' },
     ),
-  rust: () => rust(['--target', target, '--workspace', '--exclude', 'thaw-preload']),
+  rust: async () => {
+    const workspace = await rust(['--target', target, '--workspace', '--exclude', 'thaw-preload']);
+    // Loaded into QEMU, so it is linked against the machine's own C library; its tests load what was built before.
+    const dynamic = { RUSTFLAGS: '' };
+    const build = ['build', '--profile', 'tests', '--locked', '-p', 'thaw-preload'];
+    const built = (await run('cargo', build, () => {}, dynamic)) === 0;
+    const preload = built ? await rust(['-p', 'thaw-preload'], dynamic) : { passed: 0, failed: 1 };
+    return { passed: workspace.passed + preload.passed, failed: workspace.failed + preload.failed };
+  },
   e2e: () => onVms(globSync('tests/**/*.test.ts')),
   // Every VMM against its contract; a real Firecracker in THAW_FIRECRACKER_BIN too.
   vmm: () => onVms(globSync(['packages/host-agent/src/vmm/**/*.test.ts', 'tests/e2e/vm/*.test.ts'])),

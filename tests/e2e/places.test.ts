@@ -172,7 +172,8 @@ describe('a place that was made ahead', () => {
       assert.equal(waiting.length, 2, thaw.log());
       for (const pid of waiting) {
         const rollup = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8');
-        assert.ok(Number(/^Rss: +(\d+) kB/m.exec(rollup)?.[1]) < 64 * 1024, rollup);
+        // Its own, some of it touched ahead, and nothing for a guest.
+        assert.ok(Number(/^Rss: +(\d+) kB/m.exec(rollup)?.[1]) < 96 * 1024, rollup);
       }
       const clone = await create();
       assert.ok(waiting.includes(await vmmOf(clone.id)), 'a clone of the same');

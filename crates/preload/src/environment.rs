@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::sync::OnceLock;
 
 use crate::abort::abort;
+use crate::disk::Wanted;
 
 pub struct Environment {
     pub memory_path: CString,
@@ -13,6 +14,8 @@ pub struct Environment {
     pub mode: Mode,
     /// Written pages are marked by the kernel.
     pub scan: bool,
+    /// QEMU waits for a sandbox.
+    pub disk: Option<Wanted>,
 }
 
 /// How the guest's memory begins.
@@ -39,6 +42,13 @@ pub fn read() -> &'static Environment {
             &[("boot", Mode::Boot), ("restore", Mode::Restore), ("mapped", Mode::Mapped)],
         ),
         scan: one_of("THAW_TRACKER", &[("compare", false), ("scan", true)]),
+        disk: env::var_os("THAW_DISK_PATH").map(|path| Wanted {
+            path: CString::new(path.into_encoded_bytes())
+                .unwrap_or_else(|_| abort("THAW_DISK_PATH is no path")),
+            size_bytes: variable("THAW_DISK_BYTES")
+                .parse()
+                .unwrap_or_else(|_| abort("THAW_DISK_BYTES is no number")),
+        }),
     })
 }
 

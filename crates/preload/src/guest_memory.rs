@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use libc::{off_t, size_t};
 
 use crate::abort::abort;
+use crate::disk;
 use crate::environment::{self, Mode};
 use crate::handshake::{Region, shake_hands};
 use crate::image::Image;
@@ -75,13 +76,40 @@ pub fn map(address: *mut c_void, length: size_t, prot: c_int, flags: c_int, offs
     unsafe { libc::syscall(libc::SYS_madvise, start, length, libc::MADV_NOHUGEPAGE) };
     START.store(start as usize, Ordering::Release);
     LENGTH.store(length, Ordering::Release);
+    if !disk::is_awaited() {
+        hand_over();
+    } else if std::thread::Builder::new().name("wait".into()).spawn(wait).is_err() {
+        abort("nobody can wait for the disk");
+    }
+    start
+}
 
+/// Beside a QEMU that has nothing to do until it is told what to restore.
+fn wait() {
+    // SAFETY: a set of our own; signals are for QEMU's threads.
+    unsafe {
+        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
+    }
+    disk::take();
+    let (start, length) = (START.load(Ordering::Acquire), LENGTH.load(Ordering::Acquire));
+    // Whatever QEMU wrote to a machine without a past would hide what is restored.
+    // SAFETY: the guest's memory, which nothing runs on.
+    if unsafe { libc::syscall(libc::SYS_madvise, start, length, libc::MADV_DONTNEED) } != 0 {
+        abort("the guest's memory can't be emptied");
+    }
+    hand_over();
+}
+
+/// Gives the memory to the pager.
+fn hand_over() {
+    let environment = environment::read();
+    let (start, length) = (START.load(Ordering::Acquire) as u64, LENGTH.load(Ordering::Acquire) as u64);
     let uffd = Uffd::open(environment.uffd_device, environment.scan);
     // Without write marks there is nothing to register files for; the pager gets a userfaultfd that tells of nothing.
     if environment.mode != Mode::Mapped || environment.scan {
-        uffd.register(start as u64, length as u64, environment.mode == Mode::Restore, environment.scan);
+        uffd.register(start, length, environment.mode == Mode::Restore, environment.scan);
     }
-    let region = Region { base: start as u64, size: length as u64, offset: 0 };
-    shake_hands(&environment.pager_socket, &[region], uffd.raw());
-    start
+    shake_hands(&environment.pager_socket, &[Region { base: start, size: length, offset: 0 }], uffd.raw());
 }

@@ -1,10 +1,11 @@
 //! This test program started once more, with the library in front: maps its memory as QEMU does, then obeys lines
 //! on its standard input, a socket.
 
-use std::ffi::{OsStr, c_void};
+use std::ffi::{CString, OsStr, c_void};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
@@ -12,6 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use crate::pager::Pager;
 
 pub const MEMORY_BYTES: usize = 64 * 4096;
+pub const DISK_BYTES: u64 = 1 << 20;
 /// Above those that the tests open.
 const DEVICE_FD: i32 = 500;
 
@@ -110,7 +112,12 @@ fn run() {
     let path = std::env::var("THAW_MEM_PATH").unwrap();
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
     file.set_len(MEMORY_BYTES as u64).unwrap();
+    let disk = std::env::var("THAW_DISK_PATH").ok().map(|path| open_as_qemu(&path));
     let memory = map_as_qemu(&file, &maps);
+    if std::env::var("GUEST_WRITES").is_ok() {
+        // SAFETY: the first page of the mapping.
+        unsafe { memory.cast::<u64>().write_volatile(1) };
+    }
     let mut out = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
     writeln!(out, "{}", memory as u64).unwrap();
     for line in BufReader::new(out.try_clone().unwrap()).lines().map_while(Result::ok) {
@@ -119,6 +126,9 @@ fn run() {
         let answer = match words[0] {
             "flags" => flags(memory as u64),
             "discard" => discard(word(words[1])),
+            "allocate" => allocate(),
+            "disk" => use_disk(disk.as_ref().unwrap()),
+            "translate" => translate(words[1].parse().unwrap()),
             "stretch" => stretch(word(words[1])),
             "write" => {
                 // SAFETY: a page within the mapping.
@@ -131,6 +141,34 @@ fn run() {
         writeln!(out, "{answer}").unwrap();
     }
     std::process::exit(0);
+}
+
+/// Twice the same disk, on which nothing can be written before it is the sandbox's.
+fn open_as_qemu(path: &str) -> [File; 2] {
+    let path = CString::new(path).unwrap();
+    let open = || {
+        // SAFETY: a C string; the descriptor is this function's own.
+        let file = unsafe { File::from_raw_fd(libc::open64(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC)) };
+        assert_eq!(file.metadata().unwrap().len(), DISK_BYTES);
+        assert!(file.write_at(b"lost", 0).is_err());
+        assert!(file.set_len(0).is_err());
+        file
+    };
+    [open(), open()]
+}
+
+/// What both descriptors read, before something is written by each.
+fn use_disk(disk: &[File; 2]) -> String {
+    let read = |file: &File| {
+        let mut bytes = [0; 4];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let texts = disk.each_ref().map(read);
+    for (file, at) in disk.iter().zip([8, 16]) {
+        file.write_all_at(b"kept", at).unwrap();
+    }
+    texts.join(" ")
 }
 
 /// Reserves a range, maps the file into it, and advises.
@@ -179,4 +217,45 @@ fn flags(start: u64) -> String {
     let mut lines = maps.lines().skip_while(|line| !line.starts_with(&format!("{start:x}-")));
     let flags = lines.find(|line| line.starts_with("VmFlags:")).unwrap();
     flags.split_whitespace().filter(|flag| ["mg", "hg"].contains(flag)).collect::<Vec<_>>().join(" ")
+}
+
+/// The page faults of using 8 MiB in small blocks after the heap was trimmed, in a thread of their own.
+fn allocate() -> String {
+    const BLOCK_BYTES: usize = 64 << 10;
+    // SAFETY: takes a number.
+    unsafe { libc::malloc_trim(0) };
+    let faults = || {
+        // SAFETY: all-zero bytes are a valid rusage, which the call fills.
+        unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
+            usage.ru_minflt
+        }
+    };
+    let work = move || {
+        let before = faults();
+        let blocks: Vec<Vec<u8>> = (0..128).map(|value| vec![value; BLOCK_BYTES]).collect();
+        assert!(blocks.iter().all(|block| block.len() == BLOCK_BYTES));
+        faults() - before
+    };
+    std::thread::spawn(work).join().unwrap().to_string()
+}
+
+/// How many KiB are there, from its start on, of 64 MiB made usable for code as QEMU does, in regions of so many MiB.
+fn translate(region_mib: usize) -> String {
+    const BYTES: usize = 64 << 20;
+    const PAGE_BYTES: usize = 4096;
+    let reserve = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let usable = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+    let mut present = vec![0u8; BYTES / PAGE_BYTES];
+    // SAFETY: memory of this function alone, and a byte for each of its pages.
+    unsafe {
+        let buffer = libc::mmap(std::ptr::null_mut(), BYTES, libc::PROT_NONE, reserve, -1, 0);
+        for region in 0..(64 / region_mib) {
+            let start = buffer.byte_add(region * (region_mib << 20));
+            assert_eq!(libc::mprotect(start, (region_mib << 20) - PAGE_BYTES, usable), 0);
+        }
+        assert_eq!(libc::mincore(buffer, BYTES, present.as_mut_ptr()), 0);
+    }
+    ((present.iter().filter(|page| **page & 1 == 1).count() * PAGE_BYTES) >> 10).to_string()
 }

@@ -1,11 +1,13 @@
 //! The library in a process that does what QEMU does with its memory, and a pager in this one. Needs root.
 
+mod disk;
 mod guest;
 mod image;
 mod pager;
 
 use std::process::Output;
 
+use disk::Disk;
 use guest::{Guest, run_to_end, run_with};
 use image::Image;
 use pager::{Pager, serve_one};
@@ -70,6 +72,59 @@ fn a_mapped_guest_reads_its_build_and_writes_to_itself() {
         assert_eq!((second.ask("read 3"), second.ask("read 4")), ("103".into(), "0".into()));
         assert_eq!(first.ask("flags"), "");
         image.assert_unchanged();
+    }
+}
+
+#[test]
+fn a_guest_that_waits_gets_its_disk_and_its_memory_when_both_are_there() {
+    for (mode, tracker) in [("restore", "scan"), ("restore", "compare")] {
+        let pager = Pager::listen();
+        let disk = Disk::write(&pager, guest::DISK_BYTES);
+        let writes = ("GUEST_WRITES", "1".to_owned());
+        let more = [("THAW_PAGER_MODE", mode.to_owned()), ("THAW_TRACKER", tracker.to_owned()), writes];
+        let mut guest = Guest::start(&pager, &[&disk.variables()[..], &more].concat());
+        let (_, uffd, _socket) = pager.accept();
+        guest.answer();
+        assert_eq!(guest.ask("disk"), "disk disk", "both descriptors mean the disk that is served");
+        assert_eq!(disk.read(), [&b"disk\0\0\0\0kept\0\0\0\0kept"[..], &[0; 12]].concat());
+        guest.send("read 0");
+        serve_one(&uffd, 1234, tracker == "scan");
+        assert_eq!(guest.answer(), "1234", "what was written before it had a past is gone");
+    }
+}
+
+#[test]
+fn a_guest_whose_disk_is_another_never_runs() {
+    let pager = Pager::listen();
+    let disk = Disk::write(&pager, guest::DISK_BYTES - 4096);
+    let [path, size] = disk.variables();
+    for (variables, word) in [
+        (vec![path.clone(), size.clone()], "another size"),
+        (vec![path.clone()], "THAW_DISK_BYTES is not set"),
+        (vec![path.clone(), ("THAW_DISK_BYTES", "many".into())], "no number"),
+        (vec![("THAW_DISK_PATH", pager.dir.join("none").display().to_string()), size.clone()], "opened"),
+    ] {
+        let Output { status, stderr, .. } = run_with(&pager, &variables);
+        let stderr = String::from_utf8_lossy(&stderr);
+        assert_eq!(status.code(), Some(97), "{variables:?}: {stderr}");
+        assert!(stderr.contains(word), "{variables:?}: {stderr}");
+    }
+}
+
+#[test]
+fn what_qemu_will_use_is_there_before_it_waits() {
+    let pager = Pager::listen();
+    let mut guest = Guest::start::<&str>(&pager, &[]);
+    let (_, _uffd, _socket) = pager.accept();
+    guest.answer();
+    let faults: u64 = guest.ask("allocate").parse().unwrap();
+    assert!(faults < 100, "{faults} page faults in 2,048 pages");
+    for (region_mib, mib) in [(64, 20..=22), (4, 19..=22)] {
+        let mut guest = Guest::start::<&str>(&pager, &[]);
+        let (_, _uffd, _socket) = pager.accept();
+        guest.answer();
+        let kib: u64 = guest.ask(&format!("translate {region_mib}")).parse().unwrap();
+        assert!(mib.contains(&(kib >> 10)), "{kib} KiB of code memory in regions of {region_mib} MiB");
     }
 }
 

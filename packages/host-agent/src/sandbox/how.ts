@@ -15,8 +15,8 @@ export type How = { kind: 'boot' } | ({ kind: 'restore'; kit: VmmKit; memory: Im
 /** The VMM that would be of use. */
 export function waitOf(how: How, record: SandboxRecord, build: Build): Wait | undefined {
   if (how.kind === 'boot' || grows(record, build)) return undefined;
-  const { vcpus, memoryMb } = record;
-  return { vcpus, memoryMb, ...(how.backend === 'mapped' && { build: build.id }) };
+  const { vcpus, memoryMb, diskMb } = record;
+  return { vcpus, memoryMb, diskMb, ...(how.backend === 'mapped' && { build: build.id }) };
 }
 
 /** One that was made ahead, if there is one, about to fit `record`. `again`: others are likely to start from this build. */

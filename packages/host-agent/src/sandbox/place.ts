@@ -22,6 +22,7 @@ import type { SandboxRecord } from './record.ts';
 export interface Wait {
   vcpus: number;
   memoryMb: number;
+  diskMb: number;
   /** Whose memory is mapped; else it comes through the pager. */
   build?: BuildId;
 }
@@ -29,6 +30,7 @@ export interface Wait {
 /** Of making one ahead: whoever needs a slot may have its. */
 export const AHEAD = 'place';
 const END_TIMEOUT_MS = 5000;
+const MIB = 2 ** 20;
 
 interface Parts {
   name: string;
@@ -86,9 +88,10 @@ export class Place implements AsyncDisposable {
     const { vmm, config } = host;
     if (next === undefined || vmm.startAhead === undefined || this.vmm !== vmm.info.vmm) return;
     const { uids, netnsPath: netns, tap: tapName } = slot;
-    const { vcpus, memoryMb } = next.wait;
+    const { vcpus, memoryMb, diskMb } = next.wait;
     const { memory } = next;
-    const spec = { uids, netns, tapName, vcpus, memoryMb, memory, tracker: config.tracker };
+    const diskBytes = diskMb * MIB;
+    const spec = { uids, netns, tapName, vcpus, memoryMb, memory, diskBytes, tracker: config.tracker };
     // Before it runs: one that ends at once is missed by nobody.
     this.#waiting = next.wait;
     await steps.run(`${verb}:start-ahead`, () => vmm.startAhead!(keeper, spec));

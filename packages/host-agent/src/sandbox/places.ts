@@ -192,7 +192,8 @@ function isStarting(host: Host): boolean {
 function commonest(host: Host): Wait | undefined {
   const counts = new Map<string, { size: Wait; count: number }>();
   for (const { record } of host.registry.all()) {
-    const size = { vcpus: record.vcpus, memoryMb: record.memoryMb };
+    const { vcpus, memoryMb, diskMb } = record;
+    const size = { vcpus, memoryMb, diskMb };
     const key = JSON.stringify(size);
     counts.set(key, { size, count: (counts.get(key)?.count ?? 0) + 1 });
   }

@@ -192,10 +192,12 @@ export function vmmContract(name: string, open: () => Promise<World>): void {
         await restored.stop();
         await restored.kill();
       }
-      const ahead = async (vmstate: string) => {
-        const spec = await world.restore({ ...build, vmstate }, 'uffd');
+      const ahead = async (vmstate: string, backend: Backend = 'uffd', moreDisk = 0) => {
+        const spec = await world.restore({ ...build, vmstate }, backend);
+        const { memory, ...size } = spec;
+        const diskBytes = spec.disk.sizeBytes + moreDisk;
         await kit.prepare!(spec.keeper, spec);
-        await kit.startAhead!(spec.keeper, spec);
+        await kit.startAhead!(spec.keeper, { ...size, diskBytes, ...(backend === 'mapped' && { memory }) });
         const { roles } = await spec.keeper.status();
         assert.equal(roles.vmm?.running, true);
         return { pid: roles.vmm.pid, spec: { ...spec, ahead: 'vmm' as const } };
@@ -209,6 +211,15 @@ export function vmmContract(name: string, open: () => Promise<World>): void {
       await waited.kill();
       const heir = await kit.restore(await world.restore(sealed.build));
       await heir.kill();
+      if (kit.backends.includes('mapped')) {
+        const { pid, spec } = await ahead(build.vmstate, 'mapped');
+        const clone = await kit.restore(spec);
+        assert.equal(clone.pid, pid);
+        await clone.kill();
+      }
+      // Of another size than it was started for: it never runs.
+      const { spec: wrong } = await ahead(build.vmstate, 'uffd', 4096);
+      await assert.rejects(kit.restore(wrong), { kind: 'internal' });
       const nonsense = path.join(world.dir, 'no-state');
       await writeFile(nonsense, 'nonsense');
       for (const vmstate of [nonsense, path.join(world.dir, 'no-file')]) {

@@ -134,6 +134,7 @@ export interface AheadSpec
   extends Pick<VmSpec, 'uids' | 'netns' | 'tapName' | 'vcpus' | 'memoryMb' | 'tracker'> {
   /** What its memory will be mapped from; else it will come through the pager. */
   memory?: Chain | undefined;
+  diskBytes: number;
 }
 
 export interface AttachSpec extends Pick<VmSpec, 'uids' | 'snapshotDir'> {}

@@ -1,9 +1,9 @@
 /**
- * What is done before it is known which VM it is for. QEMU comes to where it opens its disk, which is most of its start and
- * before it makes its memory; a file system that nobody serves yet keeps it there. What it restores is written later into
- * the file that it has inherited.
+ * What is done before it is known which VM it is for. QEMU starts whole, with a stand-in for its disk and memory that nobody
+ * serves; beside it the preload library waits to open the disk, which a file system that nobody serves yet keeps it from. What
+ * QEMU restores is written later into the file that it has inherited.
  *
- *   jail ─► block store, pager: idle ─► QEMU: waits │ pager: source ─► block store: base ─► handshake ─► …
+ *   jail ─► block store, pager: idle ─► QEMU: waits │ pager: source ─► block store: base ─► disk, handshake ─► …
  *
  * A QEMU that is given up is killed while it waits: the kernel lets go of who waits for a file system when it must die.
  */
@@ -16,7 +16,18 @@ import { run } from '../../os/run.ts';
 import { BlockStore, startDisk } from '../disk.ts';
 import { Pager, startPager } from '../memory.ts';
 import type { AheadSpec, BootSpec, PrepareSpec, RestoreSpec, Tracker, VmmInfo } from '../vmm.ts';
-import { type Binaries, buildJail, HANDSHAKE_TIMEOUT_MS, type Parts, spawnQemu } from './spawn.ts';
+import { Qmp } from './qmp.ts';
+import {
+  type Binaries,
+  buildJail,
+  HANDSHAKE_TIMEOUT_MS,
+  monitorSocket,
+  type Parts,
+  spawnQemu,
+} from './spawn.ts';
+
+/** It has no share of processors that others use. */
+const START_TIMEOUT_MS = 30_000;
 
 const probeSchema = z.object({ tracker: z.enum(['scan', 'compare']) });
 
@@ -44,10 +55,14 @@ export async function startAhead(
   await writeFile(vmstate, '', { mode: 0o600 });
   const tracker = await trackerOf(binaries, spec.tracker);
   const qemu = { ...spec, keeper, kind: 'restore' as const, cmdline: [] };
-  await spawnQemu(binaries, info, qemu, { tracker, vmstate, image: spec.memory });
+  const { memory: image, diskBytes } = spec;
+  await spawnQemu(binaries, info, qemu, { tracker, vmstate, image, diskBytes });
+  // Its disk is exchanged when it is not at work with it: once its monitor answers its machine is made.
+  const qmp = await Qmp.open(monitorSocket(keeper), START_TIMEOUT_MS);
+  qmp.close();
 }
 
-/** From where it waits. The keeper takes requests in order: the pager listens before QEMU gets its disk. */
+/** From where it waits. The keeper takes requests in order: the pager listens before the disk is served. */
 export function goOn(binaries: Binaries, spec: BootSpec | RestoreSpec): Parts {
   const { keeper } = spec;
   if (spec.kind !== 'restore' || spec.disk.grow)

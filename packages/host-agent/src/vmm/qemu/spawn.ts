@@ -1,7 +1,7 @@
 /** QEMU's process: its jail, its command line, what it inherits. */
 import path from 'node:path';
 import type { Exit, Keeper } from '../../keeper/keeper.ts';
-import type { BlockStore } from '../disk.ts';
+import { type BlockStore, DISK_PATH } from '../disk.ts';
 import type { Pager } from '../memory.ts';
 import type { Programs } from '../roles.ts';
 import type { AheadSpec, Chain, PrepareSpec, Tracker, VmmInfo } from '../vmm.ts';
@@ -51,7 +51,7 @@ export function buildJail(
   });
 }
 
-interface Qemu extends AheadSpec {
+interface Qemu extends Omit<AheadSpec, 'diskBytes'> {
   keeper: Keeper;
   kind: 'boot' | 'restore';
   cmdline: string[];
@@ -63,13 +63,15 @@ interface Start {
   vmstate?: string | undefined;
   /** What its memory is mapped from. */
   image?: Chain | undefined;
+  /** It waits for a disk of that size. */
+  diskBytes?: number;
 }
 
 export function spawnQemu(
   binaries: Binaries,
   info: VmmInfo,
   spec: Qemu,
-  { tracker, vmstate, image: chain }: Start,
+  { tracker, vmstate, image: chain, diskBytes }: Start,
 ): Promise<{ pid: number }> {
   const { keeper, uids } = spec;
   const state = vmstate === undefined ? [] : [{ as: FD.vmstate, open: vmstate, flags: 'r' as const }];
@@ -92,6 +94,7 @@ export function spawnQemu(
       THAW_PAGER_SOCKET: JAIL.pagerSocket,
       THAW_PAGER_MODE: chain === undefined ? spec.kind : 'mapped',
       THAW_TRACKER: tracker,
+      ...(diskBytes !== undefined && { THAW_DISK_PATH: DISK_PATH, THAW_DISK_BYTES: String(diskBytes) }),
       ...image.env,
     },
     uid: uids.vmm,

@@ -4,8 +4,8 @@
  *   jail ─► block store ──────────────┬─► monitor ─► (device state) ─► go
  *      └──► pager ─► QEMU ─► handshake┘
  *
- * Ahead of that, as far as it goes: the jail, both processes, and QEMU, which comes to where it opens its disk and waits
- * there until the block store serves it (`ahead.ts`).
+ * Ahead of that, as far as it goes: the jail, both processes, and QEMU, which gets its disk and hands over its memory when
+ * the block store serves the disk (`ahead.ts`).
  *
  * QEMU starts stopped. It goes only after the pager holds its memory: the loader ignores a preload library that
  * it cannot open, and such a VM would lose its memory at the first snapshot.
