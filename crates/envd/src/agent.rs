@@ -12,7 +12,7 @@ use crate::identity::{Identity, Memo};
 use crate::kernel;
 use crate::metrics::Cpu;
 use crate::process::Processes;
-use crate::user::User;
+use crate::user::{User, Users};
 
 pub struct Agent {
     pub args: Args,
@@ -25,6 +25,7 @@ pub struct Agent {
     /// From the first rehearsal on.
     pub rehearsal_cgroup: OnceLock<Option<Cgroup>>,
     pub cpu: Mutex<Cpu>,
+    users: Users,
     /// Held open for `/init`.
     pub random: Option<File>,
     memo: Option<Memo>,
@@ -56,6 +57,7 @@ impl Agent {
             cgroup,
             rehearsal_cgroup: OnceLock::new(),
             cpu: Mutex::default(),
+            users: Users::default(),
             random: kernel::random().ok(),
             memo,
             identity: Mutex::new(Arc::new(recalled.unwrap_or_default())),
@@ -68,7 +70,7 @@ impl Agent {
     }
 
     pub fn set_identity(&self, identity: Identity) {
-        if let Some(Err(error)) = self.memo.as_ref().map(|memo| memo.write(&identity)) {
+        if let Some(Err(error)) = self.memo.as_ref().map(|memo| memo.write(&identity, &self.identity())) {
             eprintln!("thaw-envd: the identity is not kept: {error}");
         }
         *self.identity.lock().unwrap() = Arc::new(identity);
@@ -91,6 +93,6 @@ impl Agent {
             "" => identity.default_user.as_deref().unwrap_or("root"),
             name => name,
         };
-        User::find(name).ok_or_else(|| name.to_string())
+        self.users.find(name).ok_or_else(|| name.to_string())
     }
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,11 +25,32 @@ pub struct Identity {
     pub machine_id: Option<String>,
 }
 
-#[derive(Deserialize, Serialize)]
-struct Kept {
+impl Identity {
+    /// Of the same sandbox, which was only started again.
+    fn is_again(&self, before: &Identity) -> bool {
+        let Identity { counter, token, env, default_user, default_workdir, hostname, machine_id } = self;
+        (counter.is_some() && before.counter.is_some())
+            && (token, env) == (&before.token, &before.env)
+            && (default_user, default_workdir) == (&before.default_user, &before.default_workdir)
+            && (hostname, machine_id) == (&before.hostname, &before.machine_id)
+    }
+}
+
+/// After a line with the counter alone, which most starts change and nothing else.
+#[derive(Serialize)]
+struct Kept<'a> {
+    boot_id: &'a str,
+    identity: &'a Identity,
+}
+
+#[derive(Deserialize)]
+struct Found {
     boot_id: String,
     identity: Identity,
 }
+
+/// As many digits as the largest counter has.
+const COUNTER_BYTES: usize = 20;
 
 /// The file by which an agent that was killed goes on as the same VM; below `run`, which is memory. It is held open
 /// and written in place, because a VM that wakes up has better things to do than to look up paths. An agent that is
@@ -36,6 +58,8 @@ struct Kept {
 pub struct Memo {
     file: File,
     boot_id: String,
+    /// It holds an identity of this boot.
+    is_kept: AtomicBool,
 }
 
 fn boot_id() -> io::Result<String> {
@@ -48,19 +72,29 @@ impl Memo {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        Ok(Memo { file: options.open(directory.join("identity.json"))?, boot_id: boot_id()? })
+        let file = options.open(directory.join("identity.json"))?;
+        Ok(Memo { file, boot_id: boot_id()?, is_kept: AtomicBool::new(false) })
     }
 
     /// The identity that this boot was given, if it was. The boot's id tells a file that came from a disk.
     pub fn recall(&self) -> Option<Identity> {
         let mut text = vec![0; self.file.metadata().ok()?.len() as usize];
         self.file.read_exact_at(&mut text, 0).ok()?;
-        let kept: Kept = serde_json::from_slice(&text).ok()?;
-        (kept.boot_id == self.boot_id).then_some(kept.identity)
+        let (counter, rest) = text.split_at_checked(COUNTER_BYTES)?;
+        let counter = std::str::from_utf8(counter).ok()?.trim_start();
+        let found: Found = serde_json::from_slice(rest).ok()?;
+        let identity = Identity { counter: counter.parse().ok(), ..found.identity };
+        (found.boot_id == self.boot_id).then_some(identity)
     }
 
-    pub fn write(&self, identity: &Identity) -> io::Result<()> {
-        self.put(&self.boot_id, identity)
+    /// `before`: what was written last.
+    pub fn write(&self, identity: &Identity, before: &Identity) -> io::Result<()> {
+        if self.is_kept.load(Ordering::Relaxed) && identity.is_again(before) {
+            return self.file.write_all_at(&counter_of(identity), 0);
+        }
+        self.put(&self.boot_id, identity)?;
+        self.is_kept.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Does the work of `write` for nobody: of no boot, it is never recalled.
@@ -69,13 +103,25 @@ impl Memo {
     }
 
     fn put(&self, boot_id: &str, identity: &Identity) -> io::Result<()> {
-        let kept = Kept { boot_id: boot_id.into(), identity: identity.clone() };
-        let mut text = serde_json::to_vec(&kept)?;
+        self.is_kept.store(false, Ordering::Relaxed);
+        let mut text = counter_of(identity).to_vec();
+        serde_json::to_writer(&mut text, &Kept { boot_id, identity })?;
         // White space over what a longer one left.
         let length = self.file.metadata()?.len() as usize;
         text.resize(text.len().max(length), b' ');
         self.file.write_all_at(&text, 0)
     }
+}
+
+/// Blank where there is none.
+fn counter_of(identity: &Identity) -> [u8; COUNTER_BYTES] {
+    let mut text = [b' '; COUNTER_BYTES];
+    let Some(mut left) = identity.counter else { return text };
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    text
 }
 
 #[cfg(test)]
@@ -89,10 +135,15 @@ mod tests {
         assert_eq!(memo.recall(), None);
         memo.rehearse(&Identity { hostname: Some("nobody".into()), ..Identity::default() }).unwrap();
         assert_eq!(memo.recall(), None);
-        for name in ["a-long-hostname", "short"] {
-            let identity = Identity { counter: Some(7), hostname: Some(name.into()), ..Identity::default() };
-            memo.write(&identity).unwrap();
-            assert_eq!(Memo::open(&root).unwrap().recall(), Some(identity));
+        let mut before = Identity::default();
+        for (counter, name) in
+            [(7, "a-long-hostname"), (u64::MAX, "a-long-hostname"), (8, "short"), (9, "short")]
+        {
+            let identity =
+                Identity { counter: Some(counter), hostname: Some(name.into()), ..Identity::default() };
+            memo.write(&identity, &before).unwrap();
+            assert_eq!(Memo::open(&root).unwrap().recall(), Some(identity.clone()));
+            before = identity;
         }
         let path = root.join("run/thaw/identity.json");
         let other_boot = fs::read_to_string(&path).unwrap().replace(&memo.boot_id[..8], "00000000");

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use crate::agent::Agent;
 use crate::body::Body;
 use crate::http_error::HttpError;
+use crate::kernel::Timestamp;
 use crate::listen::{self, Handle};
 use crate::task;
 
@@ -73,6 +74,7 @@ fn explain(what: &'static str) -> impl FnOnce(std::io::Error) -> HttpError {
     }
 }
 
-fn timestamp(text: &str) -> Result<crate::kernel::Timestamp, HttpError> {
-    crate::kernel::Timestamp::parse(text).ok_or_else(|| HttpError::bad_request("timestamp is not RFC 3339"))
+fn timestamp(text: &str, unix_us: Option<u64>) -> Result<Timestamp, HttpError> {
+    let told = unix_us.map(Timestamp::of_micros).or_else(|| Timestamp::parse(text));
+    told.ok_or_else(|| HttpError::bad_request("timestamp is not RFC 3339"))
 }

@@ -40,7 +40,7 @@ pub async fn rehearse(
     if agent.gate.is_open() {
         return Err(HttpError::new(StatusCode::CONFLICT, "the sandbox is in use"));
     }
-    take_on(agent, &init, &Told::of(&init)?)?;
+    take_on(agent, &init, &Told::of(&init, &agent.identity())?)?;
     agent.rehearse_identity(&identity(init));
     if let Some(cgroup) = agent.rehearsal_cgroup.get_or_init(|| beside(agent.cgroup.as_ref()?)) {
         cgroup.freeze(FREEZE_LIMIT).await.and_then(|_| cgroup.thaw()).map_err(explain("a freeze"))?;

@@ -13,13 +13,16 @@ use crate::kernel;
 pub struct Thaw {
     /// RFC 3339.
     timestamp: String,
+    /// As in `/init`.
+    #[serde(rename = "unixUs")]
+    unix_us: Option<u64>,
     /// As in `/prepare`.
     sequence: Option<u64>,
 }
 
 /// 204. Does not open a VM that never had an `/init`.
 pub async fn thaw(agent: &Agent, thaw: Thaw) -> Result<Response<Body>, HttpError> {
-    let time = timestamp(&thaw.timestamp)?;
+    let time = timestamp(&thaw.timestamp, thaw.unix_us)?;
     let mut undone = agent.transition.lock().await;
     *undone = (*undone).max(thaw.sequence.unwrap_or(0));
     if !agent.args.dev {

@@ -34,6 +34,10 @@ impl Timestamp {
 }
 
 impl Timestamp {
+    pub fn of_micros(since_1970: u64) -> Timestamp {
+        Timestamp(i128::from(since_1970) * 1000)
+    }
+
     pub fn of(seconds: i64, nanoseconds: u32) -> Timestamp {
         Timestamp(i128::from(seconds) * SECOND + i128::from(nanoseconds))
     }
@@ -117,6 +121,7 @@ mod tests {
             let time = Timestamp::parse(text).unwrap();
             assert_eq!(Timestamp::parse(&time.to_rfc3339()), Some(time), "{text}");
         }
+        assert_eq!(Timestamp::of_micros(1_250_000), Timestamp(1_250_000_000));
         assert_eq!(Timestamp::of(951_825_600, 5).to_rfc3339(), "2000-02-29T12:00:00.000000005Z");
         assert_eq!(Timestamp::of(-1, 0).to_rfc3339(), "1969-12-31T23:59:59.000000000Z");
         assert_eq!(Timestamp::of(i64::MAX, 0).to_rfc3339(), "9999-12-31T23:59:59.000000000Z");
