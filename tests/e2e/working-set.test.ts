@@ -97,7 +97,8 @@ describe('the working set', () => {
       await thaw.sh(id, VERIFY);
     }
     const [first, ...later] = bytes as [number, number, number, number];
-    assert.ok(Math.max(later[0], later[1]) < first / 2, `pages by faults: ${bytes}`);
+    // A program that was not run before brings pages of its own, and each its neighbours: at times half as many as all.
+    assert.ok(later[0] < (first * 3) / 4 && later[1] < first / 4, `pages by faults: ${bytes}`);
     await thaw.sdk.sandboxes.delete(id);
   });
 });

@@ -95,7 +95,7 @@ fn input_reaches_the_program_until_it_is_closed() {
 fn input_that_nobody_reads_does_not_hold_up_the_end() {
     let envd = Envd::start("stuck-input");
     let mut events =
-        envd.stream("Start", shell("sleep 600 & sleep 1", true), &[("connect-timeout-ms", "1500")]);
+        envd.stream("Start", shell("sleep 600 & sleep 4", true), &[("connect-timeout-ms", "5000")]);
     let number = events.pid();
     let input = json!({ "process": { "pid": number }, "input": { "stdin": BASE64_STANDARD.encode(vec![0; 1 << 20]) } });
     let headers = [("content-type", "application/json"), ("connect-timeout-ms", "300")];

@@ -40,7 +40,7 @@ export async function recordHostState(
   const status = SETTLED.find((one) => one === info.status);
   if (!status)
     throw new ThawError('agent_error', `the host says that sandbox ${row.id} is ${info.status || 'nothing'}`);
-  const buildId = await recordBuild(plane.db, info.build, row.build_id);
+  const buildId = isKnown(row, info) ? row.build_id : await recordBuild(plane.db, info.build, row.build_id);
   const patch: SandboxPatch = {
     status,
     host_ip: info.hostIp || null,
@@ -54,6 +54,12 @@ export async function recordHostState(
     ...extra,
   };
   return moveSandbox(plane.db, row.id, from, patch, revision);
+}
+
+/** Whether there is nothing new to write down about its build. */
+function isKnown({ build_id, build_stored_bytes }: SandboxRow, { build }: SandboxInfo): boolean {
+  if (build === undefined || build_stored_bytes === null) return false;
+  return build.id === build_id && Number(build.storedBytes) === Number(build_stored_bytes);
 }
 
 /** What a verb left, and the milliseconds of its steps on the host. */

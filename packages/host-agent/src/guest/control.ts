@@ -111,6 +111,12 @@ export async function ask(
   }
 }
 
+/** Twice the time: an agent of an earlier version reads the text. */
+export function timestamps(): { timestamp: string; unixUs: number } {
+  const now = new Date();
+  return { timestamp: now.toISOString(), unixUs: now.getTime() * 1000 };
+}
+
 /**
  * Gives the VM its identity, entropy and clock; its users' processes run only afterwards. A VM that is still
  * starting has `deadlineMs` (from now). Throws `timeout`, `agent_error`, or why `signal` was aborted.
@@ -121,7 +127,7 @@ export async function init(
   deadlineMs: number,
   signal?: AbortSignal,
 ): Promise<void> {
-  const body = () => ({ ...identity, timestamp: new Date().toISOString() });
+  const body = () => ({ ...identity, ...timestamps() });
   const answer = await ask(host, '/init', body, deadlineMs, signal);
   if (answer.status !== 204)
     throw new ThawError('agent_error', 'the guest refused its identity', { cause: answer });
@@ -140,6 +146,6 @@ export async function prepare(host: string, timeoutMs: number, signal?: AbortSig
 
 /** Lets the users' processes go on with the right time. */
 export async function thaw(host: string, timeoutMs: number): Promise<void> {
-  const answer = await ask(host, '/thaw', () => ({ timestamp: new Date().toISOString() }), timeoutMs);
+  const answer = await ask(host, '/thaw', timestamps, timeoutMs);
   if (answer.status !== 204) throw new ThawError('agent_error', 'the guest did not thaw', { cause: answer });
 }

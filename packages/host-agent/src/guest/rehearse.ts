@@ -1,7 +1,7 @@
 /** A guest that waits to be somebody runs a first program for nobody, so that its next one finds all that it needs. */
 import { randomBytes } from 'node:crypto';
 import { ThawError } from '@thaw/api';
-import { ask } from './control.ts';
+import { ask, timestamps } from './control.ts';
 import { stream } from './exec.ts';
 import { Guest } from './guest.ts';
 
@@ -13,7 +13,7 @@ export async function rehearse(host: string, timeoutMs: number, signal: AbortSig
   const token = randomBytes(24).toString('hex');
   const init = {
     counter: 0,
-    timestamp: new Date().toISOString(),
+    ...timestamps(),
     entropy: randomBytes(64).toString('base64'),
     sandboxId: 'nobody',
     templateId: 'nobody',
