@@ -12,9 +12,11 @@ import { once } from 'node:events';
 import { createReadStream, createWriteStream } from 'node:fs';
 import { chmod, copyFile, mkdir, mkdtemp, readdir, readlink, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { text } from 'node:stream/consumers';
 import { pipeline } from 'node:stream/promises';
 import { parseArgs } from 'node:util';
 import { createGzip } from 'node:zlib';
+import { isWhole } from '../packages/cli/src/backup/archive.ts';
 import { CHECKSUMS } from '../packages/cli/src/install/paths.ts';
 import { readVersion } from '../packages/cli/src/install/version.ts';
 
@@ -106,9 +108,16 @@ async function pack(name: string, folders: string[], archive: string, level: num
   const leave = ['archive', ...OWN_FILES].map((file) => `--exclude=./${file}`);
   const from = folders.flatMap((folder) => ['-C', folder, '.']);
   const flags = ['--create', '--sparse', '--format=gnu', ...same, ...leave, `--transform=s,^\\.,${name},S`];
-  const tar = spawn('tar', [...flags, ...from], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const ended = once(tar, 'close');
-  await pipeline(tar.stdout, createGzip({ level }), createWriteStream(archive));
+  const tar = spawn('tar', [...flags, ...from], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, LC_ALL: 'C' },
+  });
+  const ended = once(tar, 'close') as Promise<[number | null]>;
+  const [said] = await Promise.all([
+    text(tar.stderr),
+    pipeline(tar.stdout, createGzip({ level }), createWriteStream(archive)),
+  ]);
   const [code] = await ended;
-  if (code !== 0) throw new Error(`tar ended with ${code}`);
+  // A file that has really changed does not match its checksum, and is not installed.
+  if (!isWhole(code, said)) throw new Error(`tar ended with ${code}: ${said.trim()}`);
 }

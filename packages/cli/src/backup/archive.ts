@@ -26,9 +26,16 @@ const Head = z.object({
 });
 export type Head = z.infer<typeof Head>;
 
-/** Builds never change, but a pause or an upgrade removes other links to their files, which tar takes for a change. */
 const FILES_DIFFER = 1;
 const isOfLinks = (line: string) => line === '' || line.endsWith(': file changed as we read it');
+
+/**
+ * Whether tar, in the C locale, has archived files that never change: others make and remove links to images and builds, which
+ * it takes for a change.
+ */
+export function isWhole(code: number | null, said: string): boolean {
+  return code === 0 || (code === FILES_DIFFER && said.split('\n').every(isOfLinks));
+}
 
 /** Writes the entries of `folder` into `file`, which must not exist, and syncs it. */
 export async function writeArchive(file: string, folder: string, signal: AbortSignal): Promise<Head> {
@@ -52,7 +59,7 @@ export async function writeArchive(file: string, folder: string, signal: AbortSi
     bytes += chunk.length;
   }
   const code = await exitOf(ended, signal);
-  if (code !== 0 && !(code === FILES_DIFFER && (await said).split('\n').every(isOfLinks)))
+  if (!isWhole(code, await said))
     throw new ThawError('internal', `tar failed: ${(await said).trim() || `exit code ${code}`}`);
   const head: Head = { format: 1, created_at: new Date().toISOString(), bytes, sha256: hash.digest('hex') };
   const content = Buffer.alloc(HEAD_BYTES, ' ');
