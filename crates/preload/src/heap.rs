@@ -8,8 +8,8 @@ use libc::{c_int, size_t};
 
 /// What QEMU has allocated once a restored guest has answered; bytes.
 const HEAP_BYTES: size_t = 16 << 20;
-/// What is translated by then; bytes.
-const CODE_BYTES: size_t = 20 << 20;
+/// What is translated by then, and by a spare that has rehearsed; bytes.
+const CODE_BYTES: size_t = 24 << 20;
 /// The largest that the C library takes.
 const MMAP_THRESHOLD: c_int = 32 << 20;
 

@@ -119,7 +119,7 @@ fn what_qemu_will_use_is_there_before_it_waits() {
     guest.answer();
     let faults: u64 = guest.ask("allocate").parse().unwrap();
     assert!(faults < 100, "{faults} page faults in 2,048 pages");
-    for (region_mib, mib) in [(64, 20..=22), (4, 19..=22)] {
+    for (region_mib, mib) in [(64, 24..=26), (4, 23..=26)] {
         let mut guest = Guest::start::<&str>(&pager, &[]);
         let (_, _uffd, _socket) = pager.accept();
         guest.answer();
