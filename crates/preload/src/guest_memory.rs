@@ -2,6 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use libc::{off_t, size_t};
@@ -19,6 +20,9 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 static START: AtomicUsize = AtomicUsize::new(0);
 static LENGTH: AtomicUsize = AtomicUsize::new(0);
 
+/// Device and inode of the backend's file, once it is mapped.
+static BACKEND: OnceLock<(libc::dev_t, libc::ino_t)> = OnceLock::new();
+
 /// Whether a descriptor is the memory backend's file.
 pub fn is_backend(fd: c_int) -> bool {
     if fd < 0 {
@@ -28,11 +32,18 @@ pub fn is_backend(fd: c_int) -> bool {
     let path = &environment::read().memory_path;
     // SAFETY: both structures are writable, the path is a C string; they are read only where the call filled them.
     unsafe {
-        if libc::fstat(fd, opened.as_mut_ptr()) != 0 || libc::stat(path.as_ptr(), named.as_mut_ptr()) != 0 {
+        if libc::fstat(fd, opened.as_mut_ptr()) != 0 {
             return false;
         }
-        let (opened, named) = (opened.assume_init_ref(), named.assume_init_ref());
-        opened.st_dev == named.st_dev && opened.st_ino == named.st_ino
+        let opened = (opened.assume_init_ref().st_dev, opened.assume_init_ref().st_ino);
+        if let Some(backend) = BACKEND.get() {
+            return opened == *backend;
+        }
+        if libc::stat(path.as_ptr(), named.as_mut_ptr()) != 0 {
+            return false;
+        }
+        let named = (named.assume_init_ref().st_dev, named.assume_init_ref().st_ino);
+        opened == named && BACKEND.set(named).is_ok()
     }
 }
 
@@ -60,6 +71,9 @@ pub fn map(address: *mut c_void, length: size_t, prot: c_int, flags: c_int, offs
     if offset != 0 {
         abort("the memory backend is not mapped from its start");
     }
+    // It holds nothing, and another QEMU that starts here may have memory of another size.
+    // SAFETY: a C string. One that can't be removed is no worse than one that stays.
+    unsafe { libc::unlink(environment::read().memory_path.as_ptr()) };
     // Where QEMU wants it: inside the range it reserved.
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | flags & libc::MAP_FIXED;
     // SAFETY: the same place and length that QEMU was about to map the file to.
