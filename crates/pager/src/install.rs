@@ -23,18 +23,6 @@ pub struct Installer<'a> {
     installed: Box<[AtomicU64]>,
 }
 
-#[derive(Clone, Copy)]
-struct Manner {
-    /// Those who wait for the pages hear of it.
-    wake: bool,
-    /// They count as written, whether they will be or not.
-    is_open: bool,
-}
-
-impl Manner {
-    const OF_FAULTS: Self = Self { wake: true, is_open: false };
-}
-
 /// A page that is missing, and what lies around it.
 pub struct Place<'a> {
     pub region: Region,
@@ -62,7 +50,7 @@ impl<'a> Installer<'a> {
 
     pub fn install_one(&self, place: &Place<'_>) -> Install {
         let page = place.page..place.page + 1;
-        let outcome = self.install(place, page.clone(), Manner::OF_FAULTS);
+        let outcome = self.install(place, page.clone(), true);
         if outcome == Install::Done {
             self.session.note(page, Kind::Read);
         }
@@ -97,16 +85,15 @@ impl<'a> Installer<'a> {
             let Some(region) = regions.holding(wanted.start * PAGE_BYTES) else { break };
             let place = self.find(source, region, wanted.start);
             let limit = self.within(&place, wanted.clone()).end;
-            let is_open = self.session.ahead.is_open(wanted.start);
             let mut end = wanted.start;
-            while end < limit && self.belongs(&place, end) && self.session.ahead.is_open(end) == is_open {
+            while end < limit && self.belongs(&place, end) {
                 end += 1;
             }
             if end == wanted.start {
                 wanted.start += 1;
                 continue;
             }
-            let done = match self.install(&place, wanted.start..end, Manner { wake: false, is_open }) {
+            let done = match self.install(&place, wanted.start..end, false) {
                 Install::Done => end - wanted.start,
                 Install::Part(bytes) => bytes / PAGE_BYTES,
                 Install::Busy => return false,
@@ -155,7 +142,7 @@ impl<'a> Installer<'a> {
     /// False if it is better to stop.
     fn install_run(&self, place: &Place<'_>, mut pages: Range<u64>) -> bool {
         while !pages.is_empty() {
-            let done = match self.install(place, pages.clone(), Manner::OF_FAULTS) {
+            let done = match self.install(place, pages.clone(), true) {
                 Install::Done => pages.end - pages.start,
                 Install::Part(bytes) => bytes / PAGE_BYTES,
                 Install::Present => {
@@ -172,26 +159,22 @@ impl<'a> Installer<'a> {
         true
     }
 
-    /// Pages of the place's piece and region.
-    fn install(&self, place: &Place<'_>, pages: Range<u64>, manner: Manner) -> Install {
+    /// Pages of the place's piece and region; `wake` those who wait for them.
+    fn install(&self, place: &Place<'_>, pages: Range<u64>, wake: bool) -> Install {
         let Place { region, piece, zero, .. } = place;
         let range = pages.start * PAGE_BYTES..pages.end * PAGE_BYTES;
         let to = range.start - region.offset + region.base;
         let bytes = if *zero { None } else { piece.bytes(range.clone()) };
         let outcome = match bytes {
-            None => self.vmm.uffd.zero(to, range.end - range.start, manner.wake),
-            Some(bytes) => self.copy(to, bytes, manner),
+            None => self.vmm.uffd.zero(to, range.end - range.start, wake),
+            Some(bytes) => self.copy(to, bytes, wake),
         };
         let done = match outcome {
             Install::Done => range.end - range.start,
             Install::Part(bytes) => bytes,
             _ => return outcome,
         };
-        let pages = pages.start..pages.start + done / PAGE_BYTES;
-        if manner.is_open {
-            self.session.assumed_written().insert(pages.clone());
-        }
-        self.installed().insert(pages);
+        self.installed().insert(pages.start..pages.start + done / PAGE_BYTES);
         let counters = &self.session.counters;
         let total = if bytes.is_some() { &counters.bytes_copied } else { &counters.bytes_zeroed };
         total.fetch_add(done, Ordering::Relaxed);
@@ -201,8 +184,8 @@ impl<'a> Installer<'a> {
         outcome
     }
 
-    fn copy(&self, to: u64, bytes: &[u8], Manner { wake, is_open }: Manner) -> Install {
-        let protect = self.protect.load(Ordering::Relaxed) && !is_open;
+    fn copy(&self, to: u64, bytes: &[u8], wake: bool) -> Install {
+        let protect = self.protect.load(Ordering::Relaxed);
         let outcome = self.vmm.uffd.copy(to, bytes, protect, wake);
         if outcome != Install::Refused || !protect {
             return outcome;
