@@ -91,12 +91,16 @@ async function oneRound(options: LifecycleOptions, measured: Measured): Promise<
   measured.boot.push(boot.ms);
   await dump(booting, boot.result.id, scratch, measured);
   await booting.sandboxes.delete(boot.result.id);
-  await spareReady();
+  // Else the next ones are made while others are measured.
+  const waiting = async () => {
+    await spareReady();
+    await placesReady();
+  };
+  await waiting();
   const spare = await timed(async () => firstAnswer(thaw, await thaw.sandboxes.create()));
   measured.spare.push(spare.ms);
   await thaw.sandboxes.delete(spare.result.id);
-  // Else the next one is made while others are measured.
-  await spareReady();
+  await waiting();
   const create = await timed(async () => firstAnswer(thaw, await thaw.sandboxes.create(OTHER_SIZE)));
   measured.create.push(create.ms);
   const { id } = create.result;
