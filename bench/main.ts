@@ -26,6 +26,8 @@ const OUT = path.join(import.meta.dirname, 'out');
 async function main(version: string, rounds: number, signal: AbortSignal): Promise<void> {
   const progress = (text: string) => process.stderr.write(`bench: ${text}\n`);
   const figures: Figure[] = [];
+  // First, while nothing else is at work or being cleaned up.
+  const ofPaging = await paging(PAGING_ROUNDS, signal, progress);
   {
     await using undo = new AsyncDisposableStack();
     progress('starting Thaw');
@@ -57,7 +59,7 @@ async function main(version: string, rounds: number, signal: AbortSignal): Promi
     await cold.stop();
   }
   figures.push(...(await clones({ version, signal, rounds, progress })));
-  figures.push(...(await paging(PAGING_ROUNDS, signal, progress)));
+  figures.push(...ofPaging);
   await mkdir(OUT, { recursive: true });
   await writeFile(path.join(OUT, 'bench.json'), `${JSON.stringify(figures, null, 2)}\n`);
   const { length: cpus } = os.cpus();

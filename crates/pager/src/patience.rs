@@ -3,8 +3,8 @@
 use std::thread::{sleep, yield_now};
 use std::time::Duration;
 
-/// About as long as the other thread needs where it has a processor.
-const YIELDS: u32 = 100;
+/// Longer than the other thread needs where it has a processor: some tenths of a millisecond.
+const YIELDS: u32 = 1000;
 const SLEEP: Duration = Duration::from_micros(50);
 
 /// Yields at first. A thread that only yields keeps its processor busy, and the kernel moves a thread that waits for one
