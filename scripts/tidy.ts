@@ -29,6 +29,7 @@ const UNSAFE_FILES = [
   'crates/preload/src/handshake.rs',
   'crates/preload/src/heap.rs',
   'crates/preload/src/image.rs',
+  'crates/preload/src/inode.rs',
   'crates/preload/src/interpose.rs',
   'crates/preload/src/lib.rs',
   'crates/preload/src/uffd.rs',

@@ -36,7 +36,7 @@ impl Identity {
     }
 }
 
-/// After a line with the counter alone, which most starts change and nothing else.
+/// What follows the counter, which most starts change and nothing else.
 #[derive(Serialize)]
 struct Kept<'a> {
     boot_id: &'a str,

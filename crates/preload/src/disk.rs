@@ -2,11 +2,11 @@
 //! is served, that takes the stand-in's place in every descriptor. Until then nothing can be written to it.
 
 use std::ffi::{CStr, CString, c_char, c_int};
-use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::abort::abort;
 use crate::environment;
+use crate::inode;
 use crate::interpose::real_open;
 
 /// What a waiting QEMU is to have as its disk.
@@ -65,18 +65,18 @@ fn empty(size_bytes: u64) -> c_int {
 pub fn take() {
     let Some(wanted) = environment::read().disk.as_ref() else { return };
     let stand_in = STAND_IN.swap(NONE, Ordering::AcqRel);
-    let seeming = stat(stand_in).unwrap_or_else(|| abort("the disk's stand-in is gone"));
+    let (seeming, _) = inode::of(stand_in).unwrap_or_else(|| abort("the disk's stand-in is gone"));
     // SAFETY: a C string.
     let disk = unsafe { real_open(wanted.path.as_ptr(), FLAGS.load(Ordering::Acquire), 0) };
-    let Some(found) = stat(disk) else { abort("the disk can't be opened") };
-    if found.st_size as u64 != wanted.size_bytes {
+    let Some((_, size_bytes)) = inode::of(disk) else { abort("the disk can't be opened") };
+    if size_bytes != wanted.size_bytes {
         abort("the disk is of another size");
     }
     // SAFETY: this library's own; nobody else knows it.
     unsafe { libc::close(stand_in) };
     let mut replaced = 0;
     for fd in 0..descriptors_max() {
-        if stat(fd).is_none_or(|stat| (stat.st_dev, stat.st_ino) != (seeming.st_dev, seeming.st_ino)) {
+        if inode::of(fd).is_none_or(|(inode, _)| inode != seeming) {
             continue;
         }
         // SAFETY: plain arguments; whoever holds `fd` means the disk by it.
@@ -90,12 +90,6 @@ pub fn take() {
     }
     // SAFETY: its duplicates are in use, this one is not.
     unsafe { libc::close(disk) };
-}
-
-fn stat(fd: c_int) -> Option<libc::stat> {
-    let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: the structure is writable, and read only where the call filled it.
-    unsafe { (libc::fstat(fd, stat.as_mut_ptr()) == 0).then(|| stat.assume_init()) }
 }
 
 fn descriptors_max() -> c_int {

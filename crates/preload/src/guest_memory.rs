@@ -12,6 +12,7 @@ use crate::disk;
 use crate::environment::{self, Mode};
 use crate::handshake::{Region, shake_hands};
 use crate::image::Image;
+use crate::inode::{self, Inode};
 use crate::interpose::real_mmap;
 use crate::seccomp::forbid_mremap;
 use crate::uffd::Uffd;
@@ -20,31 +21,19 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 static START: AtomicUsize = AtomicUsize::new(0);
 static LENGTH: AtomicUsize = AtomicUsize::new(0);
 
-/// Device and inode of the backend's file, once it is mapped.
-static BACKEND: OnceLock<(libc::dev_t, libc::ino_t)> = OnceLock::new();
+/// The backend's file, once it is mapped.
+static BACKEND: OnceLock<Inode> = OnceLock::new();
 
 /// Whether a descriptor is the memory backend's file.
 pub fn is_backend(fd: c_int) -> bool {
     if fd < 0 {
         return false;
     }
-    let (mut opened, mut named) = (MaybeUninit::<libc::stat>::uninit(), MaybeUninit::<libc::stat>::uninit());
-    let path = &environment::read().memory_path;
-    // SAFETY: both structures are writable, the path is a C string; they are read only where the call filled them.
-    unsafe {
-        if libc::fstat(fd, opened.as_mut_ptr()) != 0 {
-            return false;
-        }
-        let opened = (opened.assume_init_ref().st_dev, opened.assume_init_ref().st_ino);
-        if let Some(backend) = BACKEND.get() {
-            return opened == *backend;
-        }
-        if libc::stat(path.as_ptr(), named.as_mut_ptr()) != 0 {
-            return false;
-        }
-        let named = (named.assume_init_ref().st_dev, named.assume_init_ref().st_ino);
-        opened == named && BACKEND.set(named).is_ok()
+    let Some((opened, _)) = inode::of(fd) else { return false };
+    if let Some(backend) = BACKEND.get() {
+        return opened == *backend;
     }
+    inode::at(&environment::read().memory_path) == Some(opened) && BACKEND.set(opened).is_ok()
 }
 
 /// Whether a range touches the guest's memory.

@@ -26,6 +26,7 @@ mod guest_memory;
 mod handshake;
 mod heap;
 mod image;
+mod inode;
 mod interpose;
 mod seccomp;
 mod uffd;
