@@ -22,6 +22,8 @@ const ROUNDS = FULL ? { create: 200, pause: 100 } : { create: 8, pause: 8 };
 const WARM_UP = FULL ? 0 : 8;
 /** How much a daemon may grow from a quarter of the rounds to their end. */
 const GROWTH_BYTES = 24 * 2 ** 20;
+/** Calls that happen to run side by side leave connections that are kept; a leak would be of every round. */
+const MORE_CONNECTIONS = 2;
 const DAEMONS = ['agent', 'plane'] as const;
 
 interface Size {
@@ -89,7 +91,7 @@ describe('a Thaw that runs for long', () => {
         const message = `${daemon}: ${JSON.stringify({ was, now: now[daemon], open })}`;
         assert.ok(rssBytes <= was.rssBytes + GROWTH_BYTES, message);
         assert.ok(threads <= was.threads, message);
-        assert.ok(descriptors <= was.descriptors, message);
+        assert.ok(descriptors <= was.descriptors + MORE_CONNECTIONS, message);
       }
     });
   }

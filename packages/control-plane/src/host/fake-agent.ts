@@ -48,7 +48,8 @@ export class FakeAgent implements AsyncDisposable {
   lastResume: Parameters<ServiceImpl<typeof HostAgentService>['resumeSandbox']>[0] | undefined;
   readonly #faults = new Map<Rpc, Error[]>();
   readonly #holds = new Map<Rpc, PromiseWithResolvers<void>>();
-  readonly #server = createServer();
+  /** As the real one, it never closes an idle connection that a call is about to use. */
+  readonly #server = createServer({ keepAliveTimeout: 0 });
 
   constructor(socketPath: string) {
     this.socketPath = socketPath;
