@@ -81,10 +81,13 @@ export class Checksummer {
 
   /** Halts it and asserts that every page and block is what the steps make of it. Returns the steps so far. */
   async check(message: string): Promise<number> {
-    const { stdout, stderr, exit_code, encoding } = await this.#thaw.sdk.sandboxes.exec(this.#id, {
+    const asked = this.#thaw.sdk.sandboxes.exec(this.#id, {
       cmd: 'sh',
       args: ['-c', `cat /root/said >&2; echo halt > ${IN}; cat ${OUT}`],
       timeout_sec: 120,
+    });
+    const { stdout, stderr, exit_code, encoding } = await asked.catch(async (cause: Error) => {
+      throw new Error(`${message}: ${cause.message}; the program: ${await this.#state()}`, { cause });
     });
     assert.deepEqual([exit_code, stderr, encoding], [0, '', 'base64'], message);
     const answer = Buffer.from(stdout, 'base64');
@@ -97,6 +100,13 @@ export class Checksummer {
     const what = `${message}: ${named.length} wrong after ${steps} steps`;
     assert.deepEqual(named.slice(0, NAMED_MAX), [], what);
     return steps;
+  }
+
+  /** What it said, and whether it lives. */
+  #state(): Promise<string> {
+    const processes = 'grep -ls checksummer.py /proc/[0-9]*/cmdline | xargs dirname';
+    const look = `cat /root/said; for each in $(${processes}); do grep State $each/status; cat $each/stack; done; dmesg | tail`;
+    return this.#thaw.sh(this.#id, look).catch(String);
   }
 
   #stream(label: string, bytes: number): Buffer {

@@ -34,6 +34,8 @@ struct Body {
     memfile: usize,
     /// Less than this is left to the dump.
     worth_bytes: u64,
+    /// So is more than this.
+    room_bytes: u64,
 }
 
 /// Answers the bytes read; null if all is left to the dump, and the file is empty.
@@ -44,7 +46,8 @@ pub fn pre_dump(session: &Session, mut request: Request) -> Result<Value, Contro
     let vmm = session.running_vmm()?;
     let copied = new_words(session.pages());
     let taken = PageSet::new(&copied);
-    if !take(session, vmm, taken)? || taken.count() * PAGE_BYTES < body.worth_bytes {
+    let worth = body.worth_bytes..=body.room_bytes;
+    if !take(session, vmm, taken)? || !worth.contains(&(taken.count() * PAGE_BYTES)) {
         return Ok(json!({"read_bytes": null}));
     }
     let mut diff =

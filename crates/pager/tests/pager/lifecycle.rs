@@ -126,6 +126,7 @@ fn what_was_copied_before_may_come_to_nothing() {
     assert_eq!(refused["kind"], "invalid_state");
     world.pre_dump();
     world.abort();
+    assert_eq!(world.pre_dump_within(63 * PAGE), None, "who writes meanwhile needs the rest of the disk");
     let dumped = world.dump();
     assert_eq!(dumped.result["read_bytes"], 64 * PAGE);
     world.commit(dumped);

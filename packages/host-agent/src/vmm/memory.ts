@@ -1,5 +1,5 @@
 /** A VM's memory: a client of the pager, which runs as a child of the sandbox's keeper. */
-import { rm } from 'node:fs/promises';
+import { rm, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import { z } from 'zod';
@@ -24,6 +24,8 @@ const START_TIMEOUT_MS = 5000;
 const DUMP_TIMEOUT_MS = 120_000;
 /** A VM stands still for less than this no longer than for its device state. */
 const PRE_DUMP_WORTH_BYTES = 2 * 2 ** 20;
+/** Of the disk, for guests that write while it is taken up. Where there is less, one that stands still misses nothing. */
+const GUESTS_ROOM_BYTES = 64 * 2 ** 20;
 const COMMIT_TIMEOUT_MS = 10_000;
 const LOG_BYTES = 64 * 1024;
 
@@ -240,7 +242,9 @@ export class Pager implements Memory {
   async preDump(memfile: string): Promise<void> {
     this.#preDumped = false;
     if (!this.#preDumps) return;
-    const request = { op: 'pre_dump', memfile: 0, worth_bytes: PRE_DUMP_WORTH_BYTES };
+    const { bavail, bsize } = await statfs(path.dirname(memfile));
+    const room_bytes = Math.max(0, bavail * bsize - GUESTS_ROOM_BYTES);
+    const request = { op: 'pre_dump', memfile: 0, worth_bytes: PRE_DUMP_WORTH_BYTES, room_bytes };
     const fds: FdSource[] = [{ open: memfile, flags: 'create' }];
     const result = await this.#keeper.ask('pager', request, fds, DUMP_TIMEOUT_MS);
     this.#preDumped = preDumpedSchema.parse(result).read_bytes !== null;

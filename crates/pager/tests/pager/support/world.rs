@@ -179,12 +179,17 @@ impl World {
 
     /// The bytes copied for the next dump while the VM runs.
     pub fn pre_dump(&mut self) -> Option<u64> {
+        self.pre_dump_within(u64::MAX)
+    }
+
+    /// The same if there are no more than these.
+    pub fn pre_dump_within(&mut self, room_bytes: u64) -> Option<u64> {
         if self.own.is_some() {
             return None;
         }
         let id = self.next_id();
         let memfile = [self.dir.create(&format!("{}.memfile", format_build_id(&id)))];
-        let request = json!({"op": "pre_dump", "memfile": 0, "worth_bytes": 1});
+        let request = json!({"op": "pre_dump", "memfile": 0, "worth_bytes": 1, "room_bytes": room_bytes});
         let read_bytes = self.pager.ask(request, &borrow(&memfile)).unwrap()["read_bytes"].as_u64();
         self.pre_dumped = read_bytes.map(|_| id);
         read_bytes
