@@ -18,7 +18,6 @@
 mod ahead;
 mod collect;
 mod commit;
-mod cpu;
 mod diff;
 mod dump;
 mod handshake;

@@ -11,7 +11,7 @@ use thaw_control::{Channel, ControlError};
 use crate::ahead::Ahead;
 use crate::dump;
 use crate::latency::Latency;
-use crate::page_set::{PAGE_BYTES, PageSet, new_words};
+use crate::page_set::PAGE_BYTES;
 use crate::pagemap::Found;
 use crate::pre_dump::PreDump;
 use crate::rounds::Rounds;
@@ -67,8 +67,6 @@ pub struct Session {
     gone: AtomicBool,
     /// Which pages that came in ahead are touched shows from now on.
     marked: AtomicBool,
-    /// Pages that came in unprotected since the last commit: only their content tells whether they were written.
-    assumed_written: Box<[AtomicU64]>,
     /// Waits for its dump.
     pub pre_dumped: Mutex<Option<PreDump>>,
     /// A whole dump waits for its commit.
@@ -125,7 +123,6 @@ impl Session {
             tracker: Mutex::new(tracker),
             gone: AtomicBool::new(false),
             marked: AtomicBool::new(false),
-            assumed_written: new_words(memory_bytes / PAGE_BYTES),
             pre_dumped: Mutex::new(None),
             dumped: AtomicBool::new(false),
             reports: zero(),
@@ -134,10 +131,6 @@ impl Session {
 
     pub fn pages(&self) -> u64 {
         self.memory_bytes / PAGE_BYTES
-    }
-
-    pub fn assumed_written(&self) -> PageSet<'_> {
-        PageSet::new(&self.assumed_written)
     }
 
     /// Whether pages are those of a build that the VMM has mapped: nobody has written them.
