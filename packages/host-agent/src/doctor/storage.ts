@@ -1,6 +1,7 @@
 /** The file system that holds builds and disks. */
-import { mkdtemp, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { freeBytes } from '../os/free-bytes.ts';
 import { run } from '../os/run.ts';
 import { type Finding, fail, type Machine, ok, warn } from './finding.ts';
 import { reason } from './kernel.ts';
@@ -29,8 +30,7 @@ async function holes(folder: string, versionDir: string): Promise<Finding> {
 }
 
 async function space(folder: string): Promise<Finding> {
-  const { bavail, bsize } = await statfs(folder);
-  const free = bavail * bsize;
+  const free = await freeBytes(folder);
   const found = `${(free / GIB).toFixed(1)} GiB free in ${folder}`;
   if (free < FREE_LEAST) return fail('disk space', found, 'free some, or put THAW_DATA on another disk');
   if (free < FREE_WISHED)

@@ -2,9 +2,10 @@
  * Whether this host has room for another VM: guests are not promised more memory together than they may have, and those
  * that run must be able to pause, which may write all of their memory.
  */
-import { readFile, statfs } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { ThawError } from '@thaw/api';
 import type { Host } from '../host.ts';
+import { freeBytes } from '../os/free-bytes.ts';
 
 const MIB = 2 ** 20;
 
@@ -15,9 +16,8 @@ export interface DiskRoom {
 }
 
 export async function diskRoom(host: Host): Promise<DiskRoom> {
-  const { bavail, bsize } = await statfs(host.config.data);
   const reservedMb = promisedMemoryMb(host) + host.config.diskReserveMb;
-  return { freeBytes: bavail * bsize, reservedBytes: reservedMb * MIB };
+  return { freeBytes: await freeBytes(host.config.data), reservedBytes: reservedMb * MIB };
 }
 
 /**

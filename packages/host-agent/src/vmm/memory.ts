@@ -1,9 +1,10 @@
 /** A VM's memory: a client of the pager, which runs as a child of the sandbox's keeper. */
-import { rm, statfs } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { ThawError } from '@thaw/api';
 import { z } from 'zod';
 import type { ChildSpec, FdSource, Keeper } from '../keeper/keeper.ts';
+import { freeBytes } from '../os/free-bytes.ts';
 import { addChain, NOFILE_MAX } from './chain.ts';
 import type { Programs } from './roles.ts';
 import type {
@@ -242,8 +243,7 @@ export class Pager implements Memory {
   async preDump(memfile: string): Promise<void> {
     this.#preDumped = false;
     if (!this.#preDumps) return;
-    const { bavail, bsize } = await statfs(path.dirname(memfile));
-    const room_bytes = Math.max(0, bavail * bsize - GUESTS_ROOM_BYTES);
+    const room_bytes = Math.max(0, (await freeBytes(path.dirname(memfile))) - GUESTS_ROOM_BYTES);
     const request = { op: 'pre_dump', memfile: 0, worth_bytes: PRE_DUMP_WORTH_BYTES, room_bytes };
     const fds: FdSource[] = [{ open: memfile, flags: 'create' }];
     const result = await this.#keeper.ask('pager', request, fds, DUMP_TIMEOUT_MS);
