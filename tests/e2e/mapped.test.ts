@@ -30,11 +30,12 @@ for (const tracker of ['auto', 'compare']) {
     };
     const backendOf = async (id: string) => (await thaw.sdk.sandboxes.get(id)).backend;
     const pager = async (id: string) => (await thaw.sdk.sandboxes.stats(id)).pids.pager!;
-    /** Another one serves. */
-    const isReplaced = (id: string, killed: number) =>
+    /** Until another one serves; the sandbox runs on. */
+    const untilReplaced = (id: string, killed: number) =>
       eventually(async () => {
         const now = await pager(id);
         assert.ok(now > 0 && now !== killed, `pager ${now} after ${killed}`);
+        assert.equal((await thaw.sdk.sandboxes.get(id)).status, 'running');
       });
 
     /** Halted, and a template of it with the name `mother`. */
@@ -98,7 +99,7 @@ for (const tracker of ['auto', 'compare']) {
       process.kill(killed, 'SIGKILL');
       await guest.check('nobody waits for a pager');
       await guest.go();
-      await isReplaced(id, killed);
+      await untilReplaced(id, killed);
       const { agent } = await thaw.agentPids();
       process.kill(agent, 'SIGKILL');
       await eventually(async () => {
@@ -114,7 +115,7 @@ for (const tracker of ['auto', 'compare']) {
       const again = await pager(id);
       process.kill(again, 'SIGKILL');
       // Whoever seals at that very moment asks the one that died.
-      await isReplaced(id, again);
+      await untilReplaced(id, again);
       await thaw.sdk.sandboxes.pause(id);
       await thaw.sdk.sandboxes.resume(id);
       await guest.check('resumed');
