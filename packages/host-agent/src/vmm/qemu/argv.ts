@@ -46,7 +46,7 @@ export function argv(guest: Guest): string[] {
     ['-machine', `${MACHINE},acpi=on,pcie=off,rtc=on,memory-backend=ram`],
     ['-accel', accel],
     ['-cpu', CPU_MODEL],
-    ['-smp', String(guest.vcpus)],
+    ['-smp', processors(guest)],
     ['-m', `${guest.memoryMb}M`],
     // Shared, so that a migration leaves the memory out; the preload library makes the mapping private.
     ['-object', `memory-backend-file,id=ram,size=${guest.memoryMb}M,mem-path=${JAIL.memory},share=on`],
@@ -80,10 +80,20 @@ export function argv(guest: Guest): string[] {
 }
 
 /**
+ * For a machine that can have one processor only, QEMU translates the guest's memory barriers to nothing, though its own
+ * threads run beside that processor: now and then an interrupt of a queue gets lost, and its device stands still for ever.
+ */
+function processors({ accelerator, vcpus }: Guest): string {
+  return accelerator === 'tcg' && vcpus === 1 ? '1,maxcpus=2' : String(vcpus);
+}
+
+/**
  * Without the counter's rate and `no_timer_check`, calibration against an emulated timer fails now and then and
  * the boot hangs for ever. With KVM neither is needed, and a guest keeps its mitigations.
  */
-export function kernelCmdline(guest: Pick<Guest, 'accelerator' | 'tscKhz' | 'cmdline'>): string[] {
+export function kernelCmdline(
+  guest: Pick<Guest, 'accelerator' | 'vcpus' | 'tscKhz' | 'cmdline'>,
+): string[] {
   const emulated = [
     `tsc_early_khz=${guest.tscKhz}`,
     'tsc=reliable',
@@ -91,6 +101,8 @@ export function kernelCmdline(guest: Pick<Guest, 'accelerator' | 'tscKhz' | 'cmd
     'mitigations=off',
     // QEMU translates code for its virtual address: each program would be translated anew in each process.
     'norandmaps',
+    // Else it makes ready for one that never comes, and keeps locks that a single one does not need.
+    `nr_cpus=${guest.vcpus}`,
   ];
   return [
     ...KERNEL_PARAMETERS,
