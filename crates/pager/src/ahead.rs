@@ -33,6 +33,8 @@ pub struct Ahead {
     planned: Box<[AtomicU64]>,
     read: Box<[AtomicU64]>,
     written: Box<[AtomicU64]>,
+    /// What is to be unprotected once it is there.
+    open: Box<[AtomicU64]>,
     /// No install waits for the disk.
     prepared: AtomicBool,
     /// There is another thread.
@@ -47,7 +49,8 @@ impl Ahead {
         Self::new(pages, new_words(pages), std::iter::empty())
     }
 
-    /// What a record names, but for the pages whose turn it is. Those that are written to show without that.
+    /// What a record names, but for the pages whose turn it is. Those that were written come in all the same, and are
+    /// unprotected, as they will be written again, unless it is their turn to show that.
     pub fn recorded(pages: u64, record: &[Needed], turn: Option<u64>) -> Self {
         let named = new_words(pages);
         // What is too much to come in ahead comes as if nothing were known of it.
@@ -66,7 +69,13 @@ impl Ahead {
             };
             pages.clone().filter(is_wanted).map(|page| (page, *kind))
         });
-        Self::new(pages, named, planned)
+        let ahead = Self::new(pages, named, planned);
+        for Needed { pages, .. } in record.iter().filter(|needed| needed.kind == Kind::Written) {
+            for page in pages.clone().filter(|page| !is_left(*page, TURNS)) {
+                PageSet::new(&ahead.open).insert(page..page + 1);
+            }
+        }
+        ahead
     }
 
     /// What is likely, without a record of this very image.
@@ -75,7 +84,7 @@ impl Ahead {
     }
 
     fn new(pages: u64, named: Box<[AtomicU64]>, wanted: impl Iterator<Item = (u64, Kind)>) -> Self {
-        let (planned, read, written) = (new_words(pages), new_words(pages), new_words(pages));
+        let [planned, read, written, open] = std::array::from_fn(|_| new_words(pages));
         let set = PageSet::new(&planned);
         let mut batches: Vec<Range<u64>> = Vec::new();
         for (page, kind) in wanted.filter(|(page, _)| !set.contains(*page)).take(PAGES_MAX) {
@@ -94,6 +103,7 @@ impl Ahead {
             batches,
             read,
             written,
+            open,
             next: AtomicUsize::new(0),
             named,
             planned,
@@ -187,6 +197,11 @@ impl Ahead {
             }
             Some(Needed { pages: start..pages.start, kind })
         })
+    }
+
+    /// Pages that are there now and will be written.
+    pub fn open(&self) -> impl Iterator<Item = Range<u64>> {
+        PageSet::new(&self.open).runs()
     }
 
     fn kind(&self, page: u64) -> Kind {

@@ -30,6 +30,7 @@ pub fn commit(session: &Session, mut request: Request) -> Result<Value, ControlE
     let source = Source::open(header, builds, session.memory_bytes, &mut lock(&session.bytes_by_build))?;
     session.set_source(source);
     session.state.uncommitted().clear();
+    session.assumed_written().clear();
     session.dumped.store(false, Ordering::Release);
     *lock(&session.pre_dumped) = None;
     Ok(json!({}))

@@ -28,6 +28,8 @@ pub struct Diff {
     content: Content,
     /// Whether a page may turn out to be the parent's.
     compare: bool,
+    /// Pages that may, whatever is known of the others.
+    doubtful: Box<[AtomicU64]>,
     stored: Box<[AtomicU64]>,
     zero: Box<[AtomicU64]>,
     /// Pages added that hold nothing but zeros.
@@ -77,14 +79,20 @@ impl Diff {
         Self::new(parent, pages, Content::Kept, true)
     }
 
+    /// These pages may turn out to be the parent's, whatever is known of the others.
+    pub fn doubting(self, pages: PageSet<'_>) -> Self {
+        PageSet::new(&self.doubtful).add(pages);
+        self
+    }
+
     /// From now on a page may turn out to be the parent's.
     pub fn comparing(self, compare: bool) -> Self {
         Self { compare, ..self }
     }
 
     fn new(parent: Arc<Source>, pages: u64, content: Content, compare: bool) -> Self {
-        let (stored, zero, blank) = (new_words(pages), new_words(pages), new_words(pages));
-        Self { parent, content, compare, stored, zero, blank }
+        let [stored, zero, blank, doubtful] = std::array::from_fn(|_| new_words(pages));
+        Self { parent, content, compare, doubtful, stored, zero, blank }
     }
 
     pub fn blank(&self) -> PageSet<'_> {
@@ -183,16 +191,17 @@ impl Diff {
         let range = page * PAGE_BYTES..(page + 1) * PAGE_BYTES;
         let piece = self.parent.piece(range.start);
         let parent = piece.bytes(range);
+        let compare = self.compare || PageSet::new(&self.doubtful).contains(page);
         if page::is_zero(bytes) {
             PageSet::new(&self.blank).insert(page..page + 1);
-            // A parent that stores zeros holds the same bytes: worth no look unless all pages are compared.
-            return if parent.is_some_and(|parent| !self.compare || !page::is_same(bytes, parent)) {
+            // A parent that stores zeros holds the same bytes: worth no look unless pages are compared.
+            return if parent.is_some_and(|parent| !compare || !page::is_same(bytes, parent)) {
                 Verdict::Zero
             } else {
                 Verdict::Unchanged
             };
         }
-        if self.compare && parent.is_some_and(|parent| page::is_same(bytes, parent)) {
+        if compare && parent.is_some_and(|parent| page::is_same(bytes, parent)) {
             return Verdict::Unchanged;
         }
         Verdict::Stored

@@ -57,7 +57,8 @@ pub fn dump(session: &Session, mut request: Request) -> Result<Value, ControlErr
         (Some(memfile), _) => Diff::packed(session.source(), session.pages(), memfile, compare),
         (None, Some(before)) => before.into_diff().comparing(compare),
         (None, None) => unreachable!("refused above"),
-    };
+    }
+    .doubting(session.assumed_written());
     // What was copied and neither written again nor discarded since is as it was.
     copied.subtract(taken);
     copied.keep(found);

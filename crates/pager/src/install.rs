@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::memory::Span;
 use crate::page_set::{PAGE_BYTES, PageSet, new_words};
+use crate::patience::Patience;
 use crate::regions::{Region, Regions};
 use crate::session::{Mode, Session, Tracker};
 use crate::source::{Piece, Source};
@@ -113,6 +115,35 @@ impl<'a> Installer<'a> {
             wanted.start += done;
         }
         true
+    }
+
+    /// All that nobody else installs ahead, when nobody reads events.
+    pub fn help(&self) {
+        let Session { ahead, .. } = self.session;
+        let source = self.session.source();
+        while let Some(mut wanted) = ahead.take() {
+            let mut patience = Patience::default();
+            while !ahead.gate.install(|| self.install_ahead(&source, &self.vmm.regions(), &mut wanted)) {
+                patience.wait();
+            }
+        }
+    }
+
+    /// Lifts the protection of pages that came in ahead and will be written: they count as written from now on. The kernel
+    /// passes over what is missing, and what it refuses stays as it is.
+    pub fn open(&self) {
+        if !self.protect.load(Ordering::Relaxed) {
+            return;
+        }
+        let regions = self.vmm.regions();
+        for pages in self.session.ahead.open() {
+            self.session.assumed_written().insert(pages.clone());
+            for Span { address, length } in regions.spans(pages) {
+                if self.vmm.uffd.unprotect(address, length, false).is_err() {
+                    return;
+                }
+            }
+        }
     }
 
     fn installed(&self) -> PageSet<'_> {

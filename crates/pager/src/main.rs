@@ -18,6 +18,7 @@
 mod ahead;
 mod collect;
 mod commit;
+mod cpu;
 mod diff;
 mod dump;
 mod handshake;

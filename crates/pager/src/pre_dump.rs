@@ -50,7 +50,8 @@ pub fn pre_dump(session: &Session, mut request: Request) -> Result<Value, Contro
     if !take(session, vmm, taken)? || !worth.contains(&(taken.count() * PAGE_BYTES)) {
         return Ok(json!({"read_bytes": null}));
     }
-    let mut diff = Diff::sparse(session.source(), session.pages(), memfile);
+    let mut diff =
+        Diff::sparse(session.source(), session.pages(), memfile).doubting(session.assumed_written());
     let read_bytes = copy(session, vmm, taken, &mut diff)?;
     *lock(&session.pre_dumped) = Some(PreDump { diff, copied });
     Ok(json!({"read_bytes": read_bytes}))

@@ -11,16 +11,16 @@
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::cpu::Thread;
 use crate::handshake::{accept, await_vmm};
 use crate::install::Installer;
 use crate::page_set::PAGE_BYTES;
-use crate::patience::Patience;
 use crate::regions::Regions;
 use crate::session::Session;
 use crate::source::Source;
@@ -29,6 +29,7 @@ use crate::vmm::Vmm;
 
 /// At most one fault waits per thread of the VMM.
 const FAULTS_MAX: usize = 4096;
+const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 const RETRY: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
 /// How long a fault may wait for pages that come in ahead.
 const HOLD: Duration = Duration::from_micros(500);
@@ -36,36 +37,33 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Waits for the VMM, unless this process took one over, and serves it. Returns if there will be none.
 pub fn serve(session: &Session, listener: OwnedFd) -> std::io::Result<()> {
-    let taken_over = session.vmm.get();
-    let vmm = match taken_over {
-        Some(vmm) => vmm,
-        None => {
-            let refused = |reason: &str| session.report_failed(reason, false);
-            let vmm = await_vmm(&listener, session.peer_uid, session.memory_bytes, refused)?;
-            session.vmm.get_or_init(|| vmm)
-        }
-    };
-    session.state.set_regions(&vmm.regions());
-    let installer = Installer::new(session, vmm);
-    let mut server = Server {
-        session,
-        vmm,
-        installer: &installer,
-        regions: vmm.regions(),
-        source: session.source(),
-        sources: session.sources(),
-        waiting: Vec::with_capacity(FAULTS_MAX),
-        batch: None,
-        faulted: false,
-    };
-    if taken_over.is_some() {
-        // Whose fault the dead one had read waits for an answer that never comes: it asks again.
-        server.regions.iter().for_each(|region| server.wake(region.base, region.size));
-    }
+    let (helper, met) = (OnceLock::new(), OnceLock::new());
     std::thread::scope(|scope| {
         if session.ahead.is_left() {
             session.ahead.begin_help();
-            scope.spawn(|| install_ahead(session, vmm, &installer));
+            scope.spawn(|| help(session, &helper, &met));
+        }
+        let taken_over = session.vmm.get().is_some();
+        let vmm = meet(session, &listener);
+        if let Some(Some(helper)) = helper.get() {
+            helper.move_away();
+        }
+        let installer = met.get_or_init(|| Some(Installer::new(session, vmm.as_ref().ok()?)));
+        let (vmm, Some(installer)) = (vmm?, installer) else { return Ok(()) };
+        let mut server = Server {
+            session,
+            vmm,
+            installer,
+            regions: vmm.regions(),
+            source: session.source(),
+            sources: session.sources(),
+            waiting: Vec::with_capacity(FAULTS_MAX),
+            batch: None,
+            faulted: false,
+        };
+        if taken_over {
+            // Whose fault the dead one had read waits for an answer that never comes: it asks again.
+            server.regions.iter().for_each(|region| server.wake(region.base, region.size));
         }
         if let Err(error) = session.report_handshake(vmm) {
             session.report_failed(&format!("the handshake was not told: {error}"), false);
@@ -74,8 +72,22 @@ pub fn serve(session: &Session, listener: OwnedFd) -> std::io::Result<()> {
         if let Err(error) = server.run() {
             session.report_failed(&format!("serving ended: {error}"), false);
         }
-    });
-    Ok(())
+        Ok(())
+    })
+}
+
+/// The VMM that was taken over, or the one that connects.
+fn meet<'a>(session: &'a Session, listener: &OwnedFd) -> std::io::Result<&'a Vmm> {
+    let vmm = match session.vmm.get() {
+        Some(vmm) => vmm,
+        None => {
+            let refused = |reason: &str| session.report_failed(reason, false);
+            let vmm = await_vmm(listener, session.peer_uid, session.memory_bytes, refused)?;
+            session.vmm.get_or_init(|| vmm)
+        }
+    };
+    session.state.set_regions(&vmm.regions());
+    Ok(vmm)
 }
 
 /// The VMM's death shows on its socket and its process, never on the userfaultfd: the fault thread sleeps on.
@@ -98,16 +110,17 @@ fn report_end(session: &Session, vmm: &Vmm, listener: &OwnedFd) {
     }
 }
 
-/// Beside the fault thread, which may wait or have faults to answer.
-fn install_ahead(session: &Session, vmm: &Vmm, installer: &Installer<'_>) {
-    let source = session.source();
-    while let Some(mut wanted) = session.ahead.take() {
-        let mut patience = Patience::default();
-        while !session.ahead.gate.install(|| installer.install_ahead(&source, &vmm.regions(), &mut wanted)) {
-            patience.wait();
-        }
+/// Installs ahead beside the fault thread, which may wait or have faults to answer. It is there before the VMM, so that it
+/// begins at once.
+fn help(session: &Session, this: &OnceLock<Option<Thread>>, met: &OnceLock<Option<Installer<'_>>>) {
+    let this = this.get_or_init(Thread::this);
+    let Some(installer) = met.wait() else { return };
+    if let Some(this) = this {
+        this.release();
     }
+    installer.help();
     session.ahead.end_help();
+    installer.open();
     while !session.ahead.is_done() {
         std::thread::sleep(LOOK_AGAIN);
     }
@@ -153,17 +166,18 @@ impl Server<'_> {
             let is_alone = self.waiting.is_empty() && !self.is_ahead_left() && !ahead.is_helped();
             if is_alone {
                 self.vmm.uffd.wait(&mut events)?;
-            } else {
-                self.sleep()?;
-            }
-            rounds.begin();
-            if is_alone {
+                rounds.begin();
                 self.take_note(&mut events)?;
             } else {
-                ahead.gate.read(|| {
-                    self.vmm.uffd.read(&mut events)?;
-                    self.take_note(&mut events)
-                })?;
+                let is_readable = self.sleep()?;
+                rounds.begin();
+                // Where it is not, the other thread need not be kept from installing.
+                if is_readable {
+                    ahead.gate.read(|| {
+                        self.vmm.uffd.read(&mut events)?;
+                        self.take_note(&mut events)
+                    })?;
+                }
             }
             self.answer_all();
             rounds.end();
@@ -171,10 +185,10 @@ impl Server<'_> {
         }
     }
 
-    /// Until something is to be done.
-    fn sleep(&self) -> std::io::Result<()> {
+    /// Until something is to be done. Whether that is an event to read.
+    fn sleep(&self) -> std::io::Result<bool> {
         let limit = match (self.waiting.is_empty(), self.is_ahead_left()) {
-            (_, true) => return Ok(()),
+            (_, true) => Some(&NO_TIME),
             (true, false) => None,
             (false, false) => Some(&RETRY),
         };
@@ -243,7 +257,7 @@ impl Server<'_> {
             }
             Event::Protected { address } => {
                 // Only a peer that registered for it gets here; its write just has to go on.
-                if let Err(error) = self.vmm.uffd.unprotect(page_start(address), PAGE_BYTES) {
+                if let Err(error) = self.vmm.uffd.unprotect(page_start(address), PAGE_BYTES, true) {
                     self.session.report_failed(&format!("write fault not answered: {error}"), true);
                 }
             }

@@ -11,7 +11,7 @@ use thaw_control::{Channel, ControlError};
 use crate::ahead::Ahead;
 use crate::dump;
 use crate::latency::Latency;
-use crate::page_set::PAGE_BYTES;
+use crate::page_set::{PAGE_BYTES, PageSet, new_words};
 use crate::pagemap::Found;
 use crate::pre_dump::PreDump;
 use crate::rounds::Rounds;
@@ -67,6 +67,8 @@ pub struct Session {
     gone: AtomicBool,
     /// Which pages that came in ahead are touched shows from now on.
     marked: AtomicBool,
+    /// Pages that came in unprotected since the last commit: only their content tells whether they were written.
+    assumed_written: Box<[AtomicU64]>,
     /// Waits for its dump.
     pub pre_dumped: Mutex<Option<PreDump>>,
     /// A whole dump waits for its commit.
@@ -123,6 +125,7 @@ impl Session {
             tracker: Mutex::new(tracker),
             gone: AtomicBool::new(false),
             marked: AtomicBool::new(false),
+            assumed_written: new_words(memory_bytes / PAGE_BYTES),
             pre_dumped: Mutex::new(None),
             dumped: AtomicBool::new(false),
             reports: zero(),
@@ -131,6 +134,10 @@ impl Session {
 
     pub fn pages(&self) -> u64 {
         self.memory_bytes / PAGE_BYTES
+    }
+
+    pub fn assumed_written(&self) -> PageSet<'_> {
+        PageSet::new(&self.assumed_written)
     }
 
     /// Whether pages are those of a build that the VMM has mapped: nobody has written them.
@@ -183,6 +190,8 @@ impl Session {
         if !self.recorder.is_on() {
             return Ok(());
         }
+        // The VM goes on before it is noted what it has got.
+        self.settle();
         let recorded = self.running_vmm().map_or(Ok(()), |vmm| self.record(vmm));
         self.recorder.end();
         recorded

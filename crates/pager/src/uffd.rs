@@ -17,6 +17,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 const COPY_MODE_WP: u64 = 2;
 /// Of copies and zero pages: who waits there goes on waiting.
 const MODE_DONTWAKE: u64 = 1;
+const WRITEPROTECT_MODE_DONTWAKE: u64 = 2;
 
 const EVENT_BYTES: usize = 32;
 /// How many events one read takes at most.
@@ -128,11 +129,11 @@ impl Uffd {
         self.fill(buffer)
     }
 
-    /// Waits until something can be read.
-    pub fn poll(&self, limit: Option<&Timespec>) -> io::Result<()> {
+    /// Waits until something can be read; whether it can.
+    pub fn poll(&self, limit: Option<&Timespec>) -> io::Result<bool> {
         self.set_blocking(false)?;
-        rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], limit))?;
-        Ok(())
+        let ready = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], limit))?;
+        Ok(ready > 0)
     }
 
     fn set_blocking(&self, blocks: bool) -> io::Result<()> {
@@ -181,9 +182,10 @@ impl Uffd {
         unsafe { ioctl(&self.fd, UFFDIO_WAKE, &mut arg) }.map_or(Ok(()), |errno| Err(errno.into()))
     }
 
-    /// Lifts the write protection of a range and wakes who waits there.
-    pub fn unprotect(&self, start: u64, length: u64) -> io::Result<()> {
-        let mut arg = uffdio_writeprotect { range: uffdio_range { start, len: length }, mode: 0 };
+    /// Lifts the write protection of a range; `wake` those who wait there.
+    pub fn unprotect(&self, start: u64, length: u64, wake: bool) -> io::Result<()> {
+        let mode = if wake { 0 } else { WRITEPROTECT_MODE_DONTWAKE };
+        let mut arg = uffdio_writeprotect { range: uffdio_range { start, len: length }, mode };
         // SAFETY: `arg` is the structure this request takes.
         unsafe { ioctl(&self.fd, UFFDIO_WRITEPROTECT, &mut arg) }.map_or(Ok(()), |errno| Err(errno.into()))
     }
