@@ -11,13 +11,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { kernelCmdline } from '../packages/host-agent/src/vmm/qemu/argv.ts';
+import { kernelCmdline, processors } from '../packages/host-agent/src/vmm/qemu/argv.ts';
 import { guestDir, notBuilt } from './fixture.ts';
 import { run } from './run.ts';
 
 const qemu = '/usr/bin/qemu-system-x86_64';
 const skip = notBuilt || (existsSync(qemu) ? false : `no ${qemu}`);
 const bootDeadlineMs = 60_000;
+const GUEST = { accelerator: 'tcg', vcpus: 1 } as const;
 
 test('boots, restarts the agent, reaps orphans, stops with a clean disk', { skip }, async () => {
   await using undo = new AsyncDisposableStack();
@@ -81,6 +82,7 @@ async function boot(undo: AsyncDisposableStack) {
 function start(undo: AsyncDisposableStack, dir: string, devices: string[][]): ChildProcess {
   const args = [
     ['-M', 'microvm,acpi=on,pcie=off,rtc=on,pic=off,pit=off', '-accel', 'tcg,tb-size=64', '-cpu', 'Nehalem'],
+    ['-smp', processors(GUEST)],
     ['-m', '256', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ['-serial', `file:${join(dir, 'console')}`, '-device', 'virtio-rng-device'],
     ['-kernel', join(guestDir, 'vmlinux'), '-initrd', join(guestDir, 'initramfs.cpio')],
@@ -99,7 +101,7 @@ function start(undo: AsyncDisposableStack, dir: string, devices: string[][]): Ch
 const cmdline = await (async () => {
   // A rate near the true one is enough here; the guest's clock runs off by the difference.
   const mhz = /^cpu MHz\s*: ([\d.]+)$/m.exec(await readFile('/proc/cpuinfo', 'utf8'))?.[1] ?? '2500';
-  return kernelCmdline({ accelerator: 'tcg', tscKhz: Math.round(Number(mhz) * 1000), cmdline: [] }).join(' ');
+  return kernelCmdline({ ...GUEST, tscKhz: Math.round(Number(mhz) * 1000), cmdline: [] }).join(' ');
 })();
 
 async function workDir(undo: AsyncDisposableStack): Promise<string> {

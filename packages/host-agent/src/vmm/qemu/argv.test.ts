@@ -26,6 +26,7 @@ it('translates the barriers of a single processor, also for a guest that is rest
 });
 
 it('has the guest make ready for the processors that it has', () => {
-  for (const vcpus of [1, 2]) assert.match(value({ vcpus }, '-append') ?? '', new RegExp(` nr_cpus=${vcpus}$`));
+  for (const vcpus of [1, 2])
+    assert.match(value({ vcpus }, '-append') ?? '', new RegExp(` nr_cpus=${vcpus}$`));
   assert.doesNotMatch(value({ accelerator: 'kvm' }, '-append') ?? '', /nr_cpus/);
 });

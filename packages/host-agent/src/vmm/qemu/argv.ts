@@ -83,7 +83,7 @@ export function argv(guest: Guest): string[] {
  * For a machine that can have one processor only, QEMU translates the guest's memory barriers to nothing, though its own
  * threads run beside that processor: now and then an interrupt of a queue gets lost, and its device stands still for ever.
  */
-function processors({ accelerator, vcpus }: Guest): string {
+export function processors({ accelerator, vcpus }: Pick<Guest, 'accelerator' | 'vcpus'>): string {
   return accelerator === 'tcg' && vcpus === 1 ? '1,maxcpus=2' : String(vcpus);
 }
 
@@ -91,9 +91,7 @@ function processors({ accelerator, vcpus }: Guest): string {
  * Without the counter's rate and `no_timer_check`, calibration against an emulated timer fails now and then and
  * the boot hangs for ever. With KVM neither is needed, and a guest keeps its mitigations.
  */
-export function kernelCmdline(
-  guest: Pick<Guest, 'accelerator' | 'vcpus' | 'tscKhz' | 'cmdline'>,
-): string[] {
+export function kernelCmdline(guest: Pick<Guest, 'accelerator' | 'vcpus' | 'tscKhz' | 'cmdline'>): string[] {
   const emulated = [
     `tsc_early_khz=${guest.tscKhz}`,
     'tsc=reliable',
