@@ -72,10 +72,11 @@ export async function openFiles(pid: number): Promise<string[]> {
   return (await Promise.all(targets)).sort();
 }
 
-/** Bytes that everything below a folder takes on disk. */
-export async function allocatedBelow(folder: string): Promise<number> {
+/** Bytes that everything below a folder takes on disk, but for what is below `leftOut`. */
+export async function allocatedBelow(folder: string, leftOut?: string): Promise<number> {
   let bytes = 0;
   for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+    if (leftOut !== undefined && `${entry.parentPath}/`.startsWith(`${leftOut}/`)) continue;
     if (entry.isFile()) bytes += (await stat(path.join(entry.parentPath, entry.name))).blocks * 512;
   }
   return bytes;
