@@ -114,7 +114,10 @@ impl ChildSpec {
         numbers.sort_unstable();
         let fits = numbers.iter().all(|number| (first..crate::exec::CHILD_FDS_END).contains(number));
         if !fits || numbers.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(ControlError::invalid("fds: each `as` is used once, from 3 (4 with control) to 63"));
+            let last = crate::exec::CHILD_FDS_END - 1;
+            return Err(ControlError::invalid(format!(
+                "fds: each `as` is used once, from 3 (4 with control) to {last}"
+            )));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{TestKeeper, UID, await_gone, is_alive, spawn_keeper, status_of};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn exits_keep_their_reasons() {
@@ -69,6 +69,22 @@ fn a_child_has_no_privileges() {
     for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(status_of(ptrace, name), "0000000000080000", "{name}");
     }
+}
+
+#[test]
+fn a_child_has_a_descriptor_for_each_build() {
+    let mut keeper = TestKeeper::start();
+    // A VMM that maps a memory of 256 builds has them and its own.
+    let fds: Vec<Value> = (3..=269).map(|number| json!({"as": number, "tmpfile": 1})).collect();
+    let many = keeper
+        .client
+        .ok(json!({"op": "spawn", "role": "many", "argv": ["/bin/sleep", "1000"], "uid": UID, "gid": UID,
+        "root": "host", "fds": fds, "rlimits": {"nofile": 4096 + fds.len()}}));
+    let inherited = std::fs::read_dir(format!("/proc/{}/fd", many["pid"])).unwrap().count();
+    assert_eq!(inherited, 270);
+    let beyond = json!({"op": "spawn", "role": "x", "argv": ["/bin/sleep", "1"], "uid": UID, "gid": UID, "root": "host",
+        "fds": [{"as": 320, "tmpfile": 1}]});
+    assert_eq!(keeper.client.kind_of_error(beyond), "invalid_request");
 }
 
 #[test]
