@@ -107,6 +107,7 @@ fn find_zeroed(session: &Session, held: PageSet<'_>, zeroed: PageSet<'_>) -> Res
             there.keep(session.state.removed());
             find_blank(vmm, there, zeroed)?;
         }
+        session.check_memory(vmm)?;
     }
     Ok(())
 }

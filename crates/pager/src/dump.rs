@@ -248,8 +248,7 @@ pub fn copy(session: &Session, vmm: &Vmm, found: PageSet<'_>, diff: &mut Diff) -
         }
     }
     read_bytes += batch.flush(vmm, diff)?;
-    // The reads went by process id: it is still the VMM's if the VMM still runs.
-    session.running_vmm()?;
+    session.check_memory(vmm)?;
     Ok(read_bytes)
 }
 

@@ -86,6 +86,12 @@ impl Pagemap {
         })
     }
 
+    /// Whether the process still has its memory. Once it is ending nothing is there, and none of the calls above fails.
+    pub fn is_alive(&self, address: u64) -> io::Result<bool> {
+        let mut entry = [0; 8];
+        Ok(self.file.read_at(&mut entry, address / PAGE_BYTES * 8)? == entry.len())
+    }
+
     /// As `present`, on any kernel; the zero page is not told apart.
     pub fn present_by_entries(&self, range: Range<u64>, mut each: impl FnMut(Found)) -> io::Result<()> {
         let mut bytes = Vec::new();

@@ -267,6 +267,17 @@ impl Session {
         Ok(vmm)
     }
 
+    /// To be called once all was found that is there of the VMM's memory, and was read: fails if that may have been less than
+    /// there was. A process that is ending loses its memory before it counts as ended.
+    pub fn check_memory(&self, vmm: &Vmm) -> Result<(), ControlError> {
+        let first = vmm.regions().iter().next().map(|region| region.base);
+        if first.map_or(Ok(false), |base| vmm.pagemap(self.peer_uid)?.is_alive(base))? {
+            // Reads went by process id: it was the VMM's.
+            return self.running_vmm().map(|_| ());
+        }
+        Err(ControlError::new("invalid_state", "the VMM has ended"))
+    }
+
     /// Tells the keeper that the VMM has shaken hands, and hands it spares of the userfaultfd and the socket.
     pub fn report_handshake(&self, vmm: &Vmm) -> std::io::Result<()> {
         use std::os::fd::AsFd;
