@@ -198,3 +198,23 @@ fn report(run: Found, each: &mut impl FnMut(Found)) {
         each(run);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_process_that_ended_is_not_alive() {
+        let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let map = Pagemap::open(child.id() as i32, rustix::process::geteuid().as_raw()).unwrap();
+        let base = 0x10_0000;
+        assert!(map.is_alive(base).unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!map.is_alive(base).unwrap());
+        // Nothing else tells.
+        map.present(base..base + PAGE_BYTES, false, |_| panic!("it is there")).unwrap();
+    }
+}
