@@ -12,7 +12,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, Gid, LinkNameSpaceType, Uid,
 
 /// Numbers below this are free for a child's inherited descriptors: the keeper occupies them itself, so no
 /// descriptor it opens (nor the pipe by which a failed exec is reported) can be overwritten by `dup2`.
-/// A VMM that maps builds has one for each.
+/// A VMM that maps builds has one for each: 256 at most (backend.ts of the host agent), beside 14 others.
 pub const CHILD_FDS_END: RawFd = 320;
 
 /// Occupies the numbers below [`CHILD_FDS_END`] for as long as the result lives.

@@ -87,9 +87,10 @@ impl Pagemap {
     }
 
     /// Whether the process still has its memory. Once it is ending nothing is there, and none of the calls above fails.
-    pub fn is_alive(&self, address: u64) -> io::Result<bool> {
+    pub fn is_alive(&self) -> io::Result<bool> {
+        // Any page has an entry, also where nothing is mapped.
         let mut entry = [0; 8];
-        Ok(self.file.read_at(&mut entry, address / PAGE_BYTES * 8)? == entry.len())
+        Ok(self.file.read_at(&mut entry, 0)? == entry.len())
     }
 
     /// As `present`, on any kernel; the zero page is not told apart.
@@ -209,12 +210,11 @@ mod tests {
     fn the_memory_of_a_process_that_ended_is_not_alive() {
         let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
         let map = Pagemap::open(child.id() as i32, rustix::process::geteuid().as_raw()).unwrap();
-        let base = 0x10_0000;
-        assert!(map.is_alive(base).unwrap());
+        assert!(map.is_alive().unwrap());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(!map.is_alive(base).unwrap());
+        assert!(!map.is_alive().unwrap());
         // Nothing else tells.
-        map.present(base..base + PAGE_BYTES, false, |_| panic!("it is there")).unwrap();
+        map.present(0..1 << 30, false, |_| panic!("it is there")).unwrap();
     }
 }

@@ -262,7 +262,7 @@ impl Session {
             .get()
             .ok_or_else(|| ControlError::new("invalid_state", "no VMM has shaken hands yet"))?;
         if self.gone.load(Ordering::Acquire) || !vmm.process.is_running()? {
-            return Err(ControlError::new("invalid_state", "the VMM has ended"));
+            return Err(ended());
         }
         Ok(vmm)
     }
@@ -270,12 +270,11 @@ impl Session {
     /// To be called once all was found that is there of the VMM's memory, and was read: fails if that may have been less than
     /// there was. A process that is ending loses its memory before it counts as ended.
     pub fn check_memory(&self, vmm: &Vmm) -> Result<(), ControlError> {
-        let first = vmm.regions().iter().next().map(|region| region.base);
-        if first.map_or(Ok(false), |base| vmm.pagemap(self.peer_uid)?.is_alive(base))? {
-            // Reads went by process id: it was the VMM's.
-            return self.running_vmm().map(|_| ());
+        if !vmm.pagemap(self.peer_uid)?.is_alive()? {
+            return Err(ended());
         }
-        Err(ControlError::new("invalid_state", "the VMM has ended"))
+        // Reads went by process id: it was the VMM's.
+        self.running_vmm().map(|_| ())
     }
 
     /// Tells the keeper that the VMM has shaken hands, and hands it spares of the userfaultfd and the socket.
@@ -310,4 +309,8 @@ impl Session {
 /// Nothing panics while one of these locks is held, so a poisoned one still guards whole values.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ended() -> ControlError {
+    ControlError::new("invalid_state", "the VMM has ended")
 }

@@ -11,7 +11,7 @@ export type BackendWish = 'auto' | Backend;
 
 /** Each run of the header is a mapping: a quarter of a KiB in the kernel and some µs of each start (decision 0013). */
 const RUNS_MAX = 4096;
-/** Each build is a descriptor of the VMM until its memory is mapped. */
+/** Each build is a descriptor of the VMM until its memory is mapped; the keeper gives one so many and some more (exec.rs). */
 const BUILDS_MAX = 256;
 
 export interface Choice {
